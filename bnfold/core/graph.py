@@ -1,0 +1,222 @@
+"""The narrow waist: the little that folding needs to know about a model, the same for every format.
+
+A front end translates its model into a ``GraphView``; rules read it; nobody changes it. What a front end does not
+recognise is OPAQUE, and OPAQUE is left alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from bnfold.core.reason import Reason
+
+if TYPE_CHECKING:
+    from bnfold.core.kernel import Step
+    from bnfold.core.verdict import Fold
+
+Dimension = int | str | None
+"""A size, the symbol of an unknown one, or unknown."""
+Shape = tuple[Dimension, ...]
+
+
+class OpKind(Enum):
+    """What an operator is to folding."""
+
+    CONV = auto()
+    CONV_TRANSPOSE = auto()
+    LINEAR = auto()
+    """A matrix product with one constant side (Gemm, MatMul with its Add, nn.Linear)."""
+    BATCH_NORM = auto()
+    SCALE_SHIFT = auto()
+    """Mul, Add, Sub or Div by a per-channel or scalar constant."""
+    LAYOUT = auto()
+    """Moves elements and changes none: reshape, flatten, transpose, squeeze, identity, inference dropout."""
+    POOL = auto()
+    PAD = auto()
+    SLICE = auto()
+    CONCAT = auto()
+    ADD = auto()
+    SHAPE = auto()
+    """Reads only the shape of its input."""
+    OPAQUE = auto()
+
+
+LAYERS = frozenset({OpKind.CONV, OpKind.CONV_TRANSPOSE, OpKind.LINEAR})
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A front end's word that something may not be rewritten, and why."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor whose values are known: its name in the model, its stored dtype, its shape, and a loader.
+
+    ``load`` gives exactly the stored values in a NumPy float dtype (bfloat16 widened to float32). It is lazy: a plan
+    over a large model reads only what its rules ask for, and nobody keeps it.
+    """
+
+    tensor: str
+    dtype: str
+    shape: tuple[int, ...]
+    load: Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Value:
+    """An edge. ``constant`` is None where the values are unknown; ``lock``: why it may not be read or rewritten."""
+
+    id: str
+    constant: Constant | None = None
+    lock: Lock | None = None
+
+
+@dataclass(frozen=True)
+class LayerTraits:
+    """How a linear layer stores and applies its weight.
+
+    The weight is stored as ``(g·o, i, *k)``, or as ``(g·i, o, *k)`` where ``inputs_first`` (transposed convolutions,
+    Gemm without transB, MatMul). The layer computes gain · (weight ∗ x) + bias_gain · bias.
+    """
+
+    groups: int = 1
+    inputs_first: bool = False
+    gain: float = 1.0
+    bias_gain: float = 1.0
+    channel_axis: int = 1
+    """The output axis of the channels; −1 where it is the last one of an output of any rank."""
+
+
+@dataclass(frozen=True)
+class BatchNormTraits:
+    """ε, and whether the statistics of the batch are used (training mode)."""
+
+    epsilon: float
+    training: bool = False
+
+
+Traits = LayerTraits | BatchNormTraits | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operator. ``index`` is its identity (names may be empty or repeated); ``label`` is for people.
+
+    Inputs by kind, as value ids with None for an absent one: layers (data, weight, bias), batch norms
+    (data, γ, β, mean, variance), all others as the operator has them.
+    """
+
+    index: int
+    kind: OpKind
+    op: str
+    label: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    traits: Traits = None
+    lock: Lock | None = None
+
+    @property
+    def data(self) -> str:
+        """The value that a layer or a batch norm works on; ValueError for a node without one."""
+        if not self.inputs or self.inputs[0] is None:
+            raise ValueError(f"{self.op} {self.label!r} has no data input")
+        return self.inputs[0]
+
+
+class Use(NamedTuple):
+    """One input slot of one node that reads a value."""
+
+    node: Node
+    slot: int
+
+
+@dataclass(frozen=True, eq=False)
+class GraphView:
+    """A model's operators in order, and what connects them. Read-only; ``after`` gives the view as folds leave it."""
+
+    nodes: tuple[Node, ...]
+    values: Mapping[str, Value]
+    outputs: frozenset[str]
+    load_shapes: Callable[[], Mapping[str, Shape]]
+    steps: Mapping[int, tuple[Step, ...]] = field(default_factory=dict)
+    """By node index: what earlier folds already do to a layer, in order."""
+
+    _producers: dict[str, Node] = field(init=False, repr=False)
+    _uses: dict[str, list[Use]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        producers = {output: node for node in self.nodes for output in node.outputs}
+        uses: defaultdict[str, list[Use]] = defaultdict(list)
+        for node in self.nodes:
+            for slot, value in enumerate(node.inputs):
+                if value is not None:
+                    uses[value].append(Use(node, slot))
+        object.__setattr__(self, "_producers", producers)
+        object.__setattr__(self, "_uses", dict(uses))
+
+    @property
+    def batch_norms(self) -> tuple[Node, ...]:
+        """Every batch norm, in graph order."""
+        return tuple(node for node in self.nodes if node.kind is OpKind.BATCH_NORM)
+
+    def producer(self, value: str) -> Node | None:
+        """The node that computes ``value``; None for inputs and constants."""
+        return self._producers.get(value)
+
+    def readers(self, value: str) -> Sequence[Use]:
+        """The input slots that read ``value``, also those inside subgraphs; readers of its shape alone do not count."""
+        return [use for use in self._uses.get(value, ()) if use.node.kind is not OpKind.SHAPE]
+
+    def is_output(self, value: str) -> bool:
+        """Whether the caller of the model receives ``value``."""
+        return value in self.outputs
+
+    def constant(self, value: str | None) -> Constant | None:
+        """The constant behind ``value``, if it has one."""
+        found = self.values.get(value) if value is not None else None
+        return found.constant if found else None
+
+    def lock(self, value: str | None) -> Lock | None:
+        """Why ``value`` may not be read or rewritten, if so."""
+        found = self.values.get(value) if value is not None else None
+        return found.lock if found else None
+
+    def shape(self, value: str) -> Shape | None:
+        """The shape of ``value`` as far as known; None where not even the rank is."""
+        return self.load_shapes().get(value)
+
+    def after(self, folds: Iterable[Fold]) -> GraphView:
+        """The view once ``folds`` are applied: their batch norms gone, their layers with the steps they take on."""
+        steps = dict(self.steps)
+        stands_for: dict[str, str] = {}
+        removed = set()
+        for fold in folds:
+            removed.add(fold.bn.index)
+            stands_for[fold.bn.outputs[0]] = fold.bn.data
+            for edit in fold.edits:
+                steps[edit.layer.index] = (*steps.get(edit.layer.index, ()), *edit.steps)
+
+        def resolve(value: str | None) -> str | None:
+            while value in stands_for:
+                value = stands_for[value]
+            return value
+
+        nodes = tuple(
+            replace(node, inputs=tuple(map(resolve, node.inputs)))
+            if not stands_for.keys().isdisjoint(node.inputs)
+            else node
+            for node in self.nodes
+            if node.index not in removed
+        )
+        outputs = frozenset(resolved for value in self.outputs if (resolved := resolve(value)) is not None)
+        return GraphView(nodes, self.values, outputs, self.load_shapes, steps)

@@ -1,0 +1,164 @@
+"""Any linear layer's weight in the axes (g, o, i, k), and the two folds. They live here, and only here.
+
+g groups, o outputs and i inputs of a group, k all spatial positions; the layer computes, per group and output,
+y[g, o] = Σ_{i,k} W[g, o, i, k] · x[g, i, ·] + b[g·o].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.core.affine import Affine
+from bnfold.core.graph import Constant, GraphView, LayerTraits, Node
+from bnfold.core.rounding import LARGEST, F64Array, rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Side(Enum):
+    """On which side of a layer the batch norm stands that the layer swallows."""
+
+    OUTPUTS = auto()
+    """After the layer: its outputs are scaled and shifted."""
+    INPUTS = auto()
+    """Before the layer: it absorbs what happened to its inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One affine that a layer swallows."""
+
+    side: Side
+    affine: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A layer's weight ``(g, o, i, k)`` and bias ``(…, g·o)`` or none, in float64.
+
+    The bias may have leading axes (Gemm's C with a row per sample); they take part unchanged.
+    """
+
+    weight: F64Array
+    bias: F64Array | None
+    traits: LayerTraits
+    stored_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, weight: NDArray[Any], bias: NDArray[Any] | None, traits: LayerTraits) -> Kernel:
+        """The kernel of a stored weight, ``(g·o, i, *k)`` or, where ``traits.inputs_first``, ``(g·i, o, *k)``.
+
+        A bias of one element, or ``(…, 1)``, stands for all channels.
+        """
+        positions = math.prod(weight.shape[2:])
+        stored = (traits.groups, weight.shape[0] // traits.groups, weight.shape[1], positions)
+        canonical = weight.reshape(stored).astype(np.float64)
+        if traits.inputs_first:
+            canonical = canonical.swapaxes(1, 2)
+        if bias is not None:
+            outputs = output_channels(traits, weight.shape)
+            bias = traits.bias_gain * np.broadcast_to(bias.astype(np.float64), (*bias.shape[:-1], outputs))
+        return cls(canonical, bias, traits, weight.shape)
+
+    def scale_outputs(self, affine: Affine) -> Kernel:
+        """s·(W∗x + b) + t = (W·s)∗x + (b·s + t); ``affine`` is ``(g·o,)``."""
+        groups, outputs = self.weight.shape[:2]
+        weight = self.weight * affine.scale.reshape(groups, outputs, 1, 1)
+        bias = affine.shift if self.bias is None else self.bias * affine.scale + affine.shift
+        return replace(self, weight=weight, bias=bias)
+
+    def absorb_inputs(self, affine: Affine) -> Kernel:
+        """W∗(s·x + t) + b = (W·s)∗x + (b + Σ_{i,k} W·t), for a layer without zero padding; ``affine`` is ``(g·i,)``."""
+        groups, outputs, inputs = self.weight.shape[:3]
+        shift = affine.shift.reshape(groups, 1, inputs, 1)
+        added = self.traits.gain * (self.weight * shift).sum(axis=(2, 3)).reshape(groups * outputs)
+        weight = self.weight * affine.scale.reshape(groups, 1, inputs, 1)
+        return replace(self, weight=weight, bias=added if self.bias is None else self.bias + added)
+
+    def after(self, steps: Iterable[Step]) -> Kernel:
+        """The kernel once it has swallowed ``steps``, in order."""
+        kernel = self
+        for step in steps:
+            kernel = (
+                kernel.scale_outputs(step.affine) if step.side is Side.OUTPUTS else kernel.absorb_inputs(step.affine)
+            )
+        return kernel
+
+    def stored(self, weight_dtype: str, bias_dtype: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Weight and bias in the stored layout, rounded once (bfloat16 as uint16 bits); the bias counts with gain 1."""
+        canonical = self.weight.swapaxes(1, 2) if self.traits.inputs_first else self.weight
+        weight = rounded(np.ascontiguousarray(canonical.reshape(self.stored_shape)), weight_dtype)
+        return weight, None if self.bias is None else rounded(np.ascontiguousarray(self.bias), bias_dtype)
+
+
+def output_channels(traits: LayerTraits, stored_shape: tuple[int, ...]) -> int:
+    """g·o of a layer whose weight is stored in this shape."""
+    return traits.groups * stored_shape[1] if traits.inputs_first else stored_shape[0]
+
+
+def kernel_of(view: GraphView, layer: Node) -> Kernel:
+    """A layer's kernel as its model stores it; the layer must have constant weights."""
+    weight, bias, traits = layer_constants(view, layer)
+    return Kernel.of(weight.load(), bias.load() if bias else None, traits)
+
+
+def layer_constants(view: GraphView, layer: Node) -> tuple[Constant, Constant | None, LayerTraits]:
+    """The stored weight and bias of a layer, and its traits."""
+    weight = view.constant(layer.inputs[1])
+    if weight is None or not isinstance(layer.traits, LayerTraits):
+        raise ValueError(f"{layer.op} {layer.label!r} has no constant weight")
+    return weight, view.constant(layer.inputs[2]), layer.traits
+
+
+def fits(view: GraphView, layer: Node, steps: tuple[Step, ...]) -> bool:
+    """Whether no value of the layer leaves the range of the dtype it is stored in when it swallows ``steps``.
+
+    A value that is NaN or Inf already may stay so. The cheap bound decides nearly always, without float64 copies.
+    """
+    weight, bias, traits = layer_constants(view, layer)
+    bias_dtype = bias.dtype if bias else weight.dtype
+    if _magnitude_bound(weight, bias, traits, steps) <= min(LARGEST[weight.dtype], LARGEST[bias_dtype]):
+        return True
+    before = kernel_of(view, layer)
+    after = before.after(steps)
+    biases_finite = True if before.bias is None else np.isfinite(before.bias)
+    return not bool(
+        np.any(np.isfinite(before.weight) & _overflows(after.weight, weight.dtype))
+        or (after.bias is not None and np.any(biases_finite & _overflows(after.bias, bias_dtype)))
+    )
+
+
+def _magnitude_bound(weight: Constant, bias: Constant | None, traits: LayerTraits, steps: tuple[Step, ...]) -> float:
+    """An upper bound of every |w| and |b| after ``steps``; NaN where a stored value is."""
+    weights = _magnitude(weight.load())
+    biases = abs(traits.bias_gain) * _magnitude(bias.load()) if bias else 0.0
+    fan_in = math.prod(weight.shape) // max(1, output_channels(traits, weight.shape))
+    for step in steps:
+        scale, shift = _magnitude(step.affine.scale), _magnitude(step.affine.shift)
+        if step.side is Side.OUTPUTS:
+            biases = biases * scale + shift
+        else:
+            biases += abs(traits.gain) * fan_in * weights * shift
+        weights *= scale
+    return float(np.maximum(weights, biases))
+
+
+def _magnitude(values: NDArray[Any]) -> float:
+    """max|v|, 0 for an empty array, NaN where one is NaN; without a temporary array of the same size."""
+    return float(np.maximum(values.max(), -values.min())) if values.size else 0.0
+
+
+def _overflows(values: F64Array, dtype: str) -> NDArray[np.bool_]:
+    """Where rounding to ``dtype`` gives something else than a finite number."""
+    stored = rounded(values, dtype)
+    exponent_bits = np.uint16(0x7F80)
+    not_finite: NDArray[np.bool_]
+    not_finite = (stored & exponent_bits) == exponent_bits if dtype == "bfloat16" else ~np.isfinite(stored)
+    return not_finite

@@ -1,0 +1,98 @@
+"""What becomes of each batch norm: folded, or kept with its reason. A plan holds exactly one verdict per batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bnfold.core.affine import Affine
+from bnfold.core.graph import Node
+from bnfold.core.kernel import Step
+from bnfold.core.reason import Reason
+
+FAR_FROM_ONE = 1e4
+"""A scale above this, or below its inverse, is folded with a warning: the folded weights span many magnitudes."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerEdit:
+    """A layer, and the affines that it swallows, in order."""
+
+    layer: Node
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A batch norm that goes away: its affine map, the rule that found it a place, and the layers that swallow it.
+
+    ``crossed`` are the nodes between, which let the affine pass and stay as they are.
+    """
+
+    bn: Node
+    affine: Affine
+    rule: str
+    edits: tuple[LayerEdit, ...]
+    crossed: tuple[Node, ...] = ()
+
+    @property
+    def touched(self) -> frozenset[int]:
+        """The indices of all nodes that this fold relies on."""
+        return frozenset(node.index for node in (self.bn, *self.crossed, *(edit.layer for edit in self.edits)))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a careful user should know, though the fold is exact."""
+        far = [
+            channel
+            for channel, scale in enumerate(self.affine.scale)
+            if scale != 0 and not 1 / FAR_FROM_ONE <= abs(scale) <= FAR_FROM_ONE
+        ]
+        if not far:
+            return ()
+        return (f"the scale is far from 1 in {channel_list(far)}: folded weights span many orders of magnitude",)
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """A batch norm that stays: the nearest miss. ``node`` is in the way; None is the edge of the model."""
+
+    bn: Node
+    reason: Reason
+    node: Node | None
+    detail: str
+
+
+Verdict = Fold | Keep
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One verdict per batch norm, in graph order, and the edits that all folds together make, one per layer."""
+
+    verdicts: tuple[Verdict, ...]
+    edits: tuple[LayerEdit, ...]
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self.verdicts)
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The verdicts that fold, in graph order."""
+        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, Fold))
+
+    @property
+    def keeps(self) -> tuple[Keep, ...]:
+        """The verdicts that keep, in graph order."""
+        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, Keep))
+
+
+def channel_list(channels: list[int], shown: int = 8) -> str:
+    """``channel 3``, ``channels 1, 2, 5`` or ``channels 0, 1, … (12 in all)``."""
+    names = ", ".join(map(str, channels[:shown]))
+    if len(channels) > shown:
+        return f"channels {names}, … ({len(channels)} in all)"
+    return f"channel{'s' if len(channels) > 1 else ''} {names}"

@@ -1,0 +1,240 @@
+"""A run of a PyTorch model as a record of ATen calls, and what the calls mean to the graph view.
+
+In inference mode a dispatch mode sees composite operators (conv2d, linear, batch_norm) before they are taken apart,
+with the real tensors. Operator names and argument names are those of ATen's native_functions.yaml.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from bnfold.core.graph import BatchNormTraits, LayerTraits, OpKind, Traits
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+COMPUTED = "%"
+"""What the ids of computed values begin with; those of stored tensors are their names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One ATen call: its arguments by name, tensors replaced by value ids, and the module that ran it."""
+
+    op: str
+    module: str
+    arguments: Mapping[str, object]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def value(self, name: str) -> str | None:
+        """The value id of a tensor argument; None where it is absent."""
+        argument = self.arguments.get(name)
+        return argument.id if isinstance(argument, Ref) else None
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor among a call's arguments."""
+
+    id: str
+
+
+@dataclass(eq=False)
+class _Tracked:
+    """A tensor that is alive, its value's id, and the version of its storage at which it had that value."""
+
+    tensor: weakref.ref[torch.Tensor]
+    id: str
+    version: int
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
+    """Records what runs while it is active. Tensors are held weakly: activations must not pile up.
+
+    A write advances the version of its storage: whoever reads another view of it later reads a new value, which an
+    opaque call makes of the old value and the written one.
+    """
+
+    def __init__(self, stored: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Call] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.module = ""
+        """The path of the module that is running; kept by the caller's hooks."""
+        self._tracked: dict[int, _Tracked] = {}
+        self._versions: dict[int, int] = {}
+        self._writers: dict[int, str] = {}
+        self._names = 0
+        for name, tensor in stored.items():
+            self._track(tensor, name)
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        del types
+        kwargs = kwargs or {}
+        bound = _bind(func, args, kwargs)
+        arguments = {name: self._referenced(value) for name, value in bound.items()}
+        inputs = tuple(self.id_of(tensor) for tensor in _tensors(bound.values()))
+        result = func(*args, **kwargs)
+        schema = func._schema  # noqa: SLF001 - where torch keeps names, defaults and what is written
+        written = [bound[argument.name] for argument in schema.arguments if argument.is_write]
+        outputs = self._outputs(written, result)
+        self.calls.append(Call(schema.name.removeprefix("aten::"), self.module, arguments, inputs, outputs))
+        return result
+
+    def id_of(self, tensor: torch.Tensor) -> str:
+        """The id of the value that ``tensor`` holds now."""
+        tracked = self._tracked.get(id(tensor))
+        if tracked is None or tracked.tensor() is not tensor:
+            return self._track(tensor)
+        storage = _storage(tensor)
+        if tracked.version == self._versions.get(storage, 0):
+            return tracked.id
+        stale = tracked.id
+        fresh = self._track(tensor)
+        self.calls.append(Call("view of a changed tensor", self.module, {}, (stale, self._writers[storage]), (fresh,)))
+        return fresh
+
+    def add_reader(self, what: str, tensors: Iterable[torch.Tensor]) -> None:
+        """Note that something outside ATen reads ``tensors`` as they are now."""
+        self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), ()))
+
+    def alive(self, besides: Collection[str]) -> list[torch.Tensor]:
+        """The tensors of the run that somebody still holds, but for those whose values are in ``besides``."""
+        gc.collect()
+        held = [tracked.tensor() for tracked in self._tracked.values() if tracked.id.startswith(COMPUTED)]
+        return [tensor for tensor in held if tensor is not None and self.id_of(tensor) not in besides]
+
+    def _outputs(self, written: Iterable[object], result: object) -> tuple[str, ...]:
+        """New ids for all that a call wrote or returned."""
+        changed = list(_tensors(written))
+        for tensor in changed:
+            self._versions[_storage(tensor)] = self._versions.get(_storage(tensor), 0) + 1
+        produced = {id(tensor): tensor for tensor in (*_tensors([result]), *changed)}
+        outputs = tuple(self._track(tensor) for tensor in produced.values())
+        for tensor in changed:
+            self._writers[_storage(tensor)] = self._tracked[id(tensor)].id
+        return outputs
+
+    def _track(self, tensor: torch.Tensor, name: str = "") -> str:
+        """Give ``tensor`` a new id from now on."""
+        if not name:
+            self._names += 1
+            name = f"{COMPUTED}{self._names}"
+        version = self._versions.get(_storage(tensor), 0)
+        self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, version)
+        self.shapes[name] = tuple(tensor.shape)
+        return name
+
+    def _referenced(self, value: object) -> object:
+        """``value`` with a tensor replaced by its reference."""
+        return Ref(self.id_of(value)) if isinstance(value, torch.Tensor) else value
+
+
+def _bind(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by their names in the schema, defaults included."""
+    parameters = func._schema.arguments  # noqa: SLF001 - as above
+    bound = {parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()}
+    bound |= {parameter.name: value for parameter, value in zip(parameters, args, strict=False)}
+    return bound | kwargs
+
+
+def _tensors(values: Iterable[object]) -> Iterable[torch.Tensor]:
+    """Every tensor in nested containers."""
+    return (leaf for value in values for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """A number that tensors share exactly where they share memory; those without memory are on their own."""
+    try:
+        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
+    except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
+        return id(tensor)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a row of the table says of a call."""
+
+    kind: OpKind
+    inputs: tuple[str | None, ...]
+    traits: Traits = None
+
+
+def meaning_of(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """A call in the words of the graph view; what the table does not know is opaque."""
+    row = ROWS.get(call.op.partition(".")[0])
+    return row(call, shapes) if row else Meaning(OpKind.OPAQUE, call.inputs)
+
+
+def _conv(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """conv1d/2d/3d, and convolution with transposed=False: weight (O, I/groups, …)."""
+    if call.arguments.get("transposed", False):
+        return _conv_transpose(call, shapes)
+    return Meaning(OpKind.CONV, _layer_inputs(call), _conv_traits(call, shapes, inputs_first=False))
+
+
+def _conv_transpose(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """conv_transpose1d/2d/3d: weight (I, O/groups, …)."""
+    return Meaning(OpKind.CONV_TRANSPOSE, _layer_inputs(call), _conv_traits(call, shapes, inputs_first=True))
+
+
+def _conv_traits(call: Call, shapes: Mapping[str, tuple[int, ...]], *, inputs_first: bool) -> LayerTraits:
+    """The channels stand before the spatial axes: axis 1, or 0 where the input has no batch axis."""
+    spatial_axes = len(shapes[call.value("weight") or ""]) - 2
+    channel_axis = len(shapes[call.outputs[0]]) - spatial_axes - 1
+    groups = call.arguments["groups"]
+    return LayerTraits(groups=int(str(groups)), inputs_first=inputs_first, channel_axis=channel_axis)
+
+
+def _linear(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """linear: weight (O, I), the channels are the last axis."""
+    return Meaning(OpKind.LINEAR, _layer_inputs(call), LayerTraits(channel_axis=-1))
+
+
+def _layer_inputs(call: Call) -> tuple[str | None, ...]:
+    return (call.value("input"), call.value("weight"), call.value("bias"))
+
+
+def _batch_norm(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """batch_norm and its parts; without running statistics the batch's are used whatever ``training`` says."""
+    names = ("input", "weight", "bias", "running_mean", "running_var")
+    inputs = tuple(call.value(name) for name in names)
+    training = bool(call.arguments.get("training", False)) and inputs[3] is not None
+    return Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(float(str(call.arguments["eps"])), training))
+
+
+def _passes_through(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """The same elements in the same places."""
+    return Meaning(OpKind.LAYOUT, call.inputs)
+
+
+def _dropout(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """The dropouts, which do nothing unless ``train``."""
+    return Meaning(OpKind.OPAQUE if call.arguments["train"] else OpKind.LAYOUT, call.inputs)
+
+
+def _shape_only(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
+    """New tensors of the same shape."""
+    return Meaning(OpKind.SHAPE, call.inputs)
+
+
+ROWS: dict[str, Callable[[Call, Mapping[str, tuple[int, ...]]], Meaning]] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
+    "linear": _linear,
+    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    **dict.fromkeys(("alias", "clone", "contiguous", "detach", "lift_fresh"), _passes_through),
+    **dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), _dropout),
+    **dict.fromkeys(("empty_like", "ones_like", "zeros_like", "new_empty", "new_ones", "new_zeros"), _shape_only),
+}

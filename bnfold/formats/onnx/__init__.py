@@ -1,0 +1,1 @@
+"""The ``.onnx`` front end, on raw protobuf."""

@@ -1,0 +1,221 @@
+"""A plan becomes edits of the protobuf: new tensors under unused names, batch norms out, nothing unread left behind."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Protocol
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from bnfold.core.graph import Constant
+from bnfold.core.kernel import kernel_of, layer_constants
+from bnfold.core.verdict import Fold, LayerEdit, Plan
+from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope
+from bnfold.formats.onnx.tensors import make_tensor
+from bnfold.formats.onnx.view import OnnxView, Place
+
+BROADCAST_ATTRIBUTE_UNTIL = 6
+"""Up to this opset Gemm adds a vector only where ``broadcast`` is set."""
+
+
+def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> None:
+    """Edit ``model``, of which ``view`` is the view, as ``plan`` says."""
+    editor = _Editor(model, view)
+    for edit in plan.edits:
+        editor.rewrite_layer(edit)
+    for fold in plan.folds:
+        editor.remove_batch_norm(fold)
+    editor.finish()
+
+
+class Named(Protocol):
+    """A protobuf message with a name."""
+
+    name: str
+
+
+class RepeatedNamed(Protocol):
+    """A repeated field of named messages."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int) -> Named: ...
+    def __delitem__(self, position: int) -> None: ...
+
+
+class _Editor:
+    """Node positions stay valid until ``finish``, which carries out insertions and removals."""
+
+    def __init__(self, model: ModelProto, view: OnnxView) -> None:
+        self.model = model
+        self.view = view
+        self.names = _all_names(view.scopes)
+        self.producers = {
+            scope.id(name): node for scope in view.scopes for node in scope.graph.node for name in node.output if name
+        }
+        self.removed: list[Place] = []
+        self.inserted: list[tuple[Place, NodeProto]] = []
+        self.orphans: list[tuple[Scope, str]] = []
+        self.vanished: defaultdict[str, set[str]] = defaultdict(set)
+
+    def rewrite_layer(self, edit: LayerEdit) -> None:
+        """The layer reads new tensors; the old ones go once nobody reads them."""
+        graph, place = self.view.graph, self.view.places[edit.layer.index]
+        weight, bias, _ = layer_constants(graph, edit.layer)
+        bias_dtype = bias.dtype if bias else weight.dtype
+        new_weight, new_bias = kernel_of(graph, edit.layer).after(edit.steps).stored(weight.dtype, bias_dtype)
+        proto = place.proto
+        old_weight = proto.input[1]
+        self.orphans.append((place.scope, old_weight))
+        proto.input[1] = self.add_tensor(make_tensor(self.unused(f"{old_weight}_folded"), new_weight, weight.dtype))
+        if new_bias is None:
+            return
+        old_bias = self.bias_name(place, bias)
+        tensor = make_tensor(self.unused(f"{old_bias or _bias_for(old_weight)}_folded"), new_bias, bias_dtype)
+        if old_bias:
+            self.orphans.append((place.scope, old_bias))
+        self.set_bias(place, self.add_tensor(tensor))
+
+    def bias_name(self, place: Place, bias: Constant | None) -> str:
+        """The name of a layer's bias in the protobuf; empty where it has none."""
+        if bias is None:
+            return ""
+        names = place.proto.input if place.bias_add is None else place.bias_add.input
+        return str(names[2] if place.bias_add is None else names[_bias_slot(place)])
+
+    def set_bias(self, place: Place, name: str) -> None:
+        """The layer adds the tensor ``name``, with gain 1."""
+        proto = place.proto
+        if place.bias_add is not None:
+            place.bias_add.input[_bias_slot(place)] = name
+        elif proto.op_type == "MatMul":
+            self.insert_add(place, name)
+        else:
+            del proto.input[2:]
+            proto.input.append(name)
+        if proto.op_type == "Gemm":
+            self.set_gemm_attributes(proto)
+
+    def set_gemm_attributes(self, proto: NodeProto) -> None:
+        """β is 1 now: the folded bias is the whole of it."""
+        for attribute in proto.attribute:
+            if attribute.name == "beta":
+                attribute.f = 1.0
+        opset = next((item.version for item in self.model.opset_import if item.domain in ONNX_DOMAINS), 1)
+        if opset <= BROADCAST_ATTRIBUTE_UNTIL and not any(item.name == "broadcast" for item in proto.attribute):
+            proto.attribute.append(helper.make_attribute("broadcast", 1))
+
+    def insert_add(self, place: Place, bias: str) -> None:
+        """An Add behind a MatMul, which has no bias of its own; it produces what the MatMul did."""
+        proto, output = place.proto, place.proto.output[0]
+        proto.output[0] = self.unused(f"{output}_product")
+        name = self.unused(f"{proto.name}_bias") if proto.name else ""
+        add = helper.make_node("Add", [proto.output[0], bias], [output], name=name)
+        self.producers[place.scope.id(output)] = add
+        self.inserted.append((place, add))
+
+    def remove_batch_norm(self, fold: Fold) -> None:
+        """Whatever produced the batch norm's input now produces its output, under the output's name."""
+        place = self.view.places[fold.bn.index]
+        data, output = place.proto.input[0], place.proto.output[0]
+        producer = self.producers.pop(place.scope.id(data))
+        producer.output[list(producer.output).index(data)] = output
+        self.producers[place.scope.id(output)] = producer
+        self.vanished[place.scope.prefix].add(data)
+        self.removed.append(place)
+        self.orphans += [(place.scope, name) for name in place.proto.input[1:] if name]
+
+    def finish(self) -> None:
+        """Carry out insertions and removals, from the last position to the first, then drop what nobody reads."""
+        changes: list[tuple[int, bool, GraphProto, NodeProto | None]]
+        changes = [(place.positions[0], True, place.scope.graph, None) for place in self.removed]
+        changes += [(place.positions[0] + 1, False, place.scope.graph, node) for place, node in self.inserted]
+        for position, _, graph, node in sorted(changes, key=lambda change: change[:2], reverse=True):
+            if node is None:
+                del graph.node[position]
+            else:
+                graph.node.insert(position, node)
+        self.drop_orphans()
+        for scope in self.view.scopes:
+            _drop(scope.graph.value_info, self.vanished[scope.prefix])
+
+    def drop_orphans(self) -> None:
+        """Drop old tensors that nobody reads any more, and the Constant and Identity nodes that made them."""
+        uses = Counter(scope.id(name) for scope in self.view.scopes for node in scope.graph.node for name in node.input)
+        uses.update(scope.id(value.name) for scope in self.view.scopes for value in scope.graph.output)
+        dropped: defaultdict[str, set[str]] = defaultdict(set)
+        pending = self.orphans
+        while pending:
+            reader, name = pending.pop()
+            scope = reader.owner(name)
+            if scope is None or uses[scope.id(name)] or name in dropped[scope.prefix]:
+                continue
+            dropped[scope.prefix].add(name)
+            node = self.producers.get(scope.id(name))
+            for source in node.input if node else ():
+                uses[scope.id(source)] -= 1
+                pending.append((scope, source))
+        for scope in self.view.scopes:
+            names = dropped[scope.prefix]
+            self.vanished[scope.prefix] |= names
+            _drop(scope.graph.input, names)
+            _drop(scope.graph.initializer, names)
+            _drop_nodes(scope.graph, names)
+
+    def add_tensor(self, tensor: TensorProto) -> str:
+        """A new initializer of the main graph, which every subgraph sees; before IR 4 it must be an input too."""
+        graph = self.model.graph
+        graph.initializer.append(tensor)
+        if self.model.ir_version < OVERRIDABLE_FROM_IR:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        return tensor.name
+
+    def unused(self, wish: str) -> str:
+        """``wish``, or the first of ``wish_2``, ``wish_3``, … that nothing in the model is called."""
+        name, number = wish, 1
+        while name in self.names:
+            number += 1
+            name = f"{wish}_{number}"
+        self.names.add(name)
+        return name
+
+
+def _bias_slot(place: Place) -> int:
+    """The input slot of the bias in the Add behind a MatMul."""
+    add = place.bias_add
+    return 1 if add is not None and add.input[0] == place.proto.output[0] else 0
+
+
+def _bias_for(weight: str) -> str:
+    """A name for the bias that belongs to a weight: ``conv1.weight`` → ``conv1.bias``."""
+    return f"{weight.removesuffix('weight')}bias" if weight.endswith("weight") else f"{weight}_bias"
+
+
+def _drop(items: RepeatedNamed, names: Iterable[str]) -> None:
+    """Delete the items that have one of these names."""
+    unwanted = set(names)
+    for position in range(len(items) - 1, -1, -1):
+        if items[position].name in unwanted:
+            del items[position]
+
+
+def _drop_nodes(graph: GraphProto, names: Iterable[str]) -> None:
+    """Delete the nodes that produce nothing but these names."""
+    unwanted = set(names)
+    if not unwanted:
+        return
+    for position in range(len(graph.node) - 1, -1, -1):
+        outputs = graph.node[position].output
+        if outputs and unwanted.issuperset(outputs):
+            del graph.node[position]
+
+
+def _all_names(scopes: list[Scope]) -> set[str]:
+    """Every name of a value or node, anywhere in the model."""
+    names = {name for scope in scopes for name in scope.defined}
+    for scope in scopes:
+        for node in scope.graph.node:
+            names.add(node.name)
+            names.update(node.input)
+    return names

@@ -1,0 +1,99 @@
+"""An ONNX model in bnfold's hands: load, view, apply, save."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from bnfold.core.graph import GraphView
+from bnfold.core.verdict import Plan
+from bnfold.errors import InputError
+from bnfold.formats.onnx.edits import apply_plan
+from bnfold.formats.onnx.external import read_external_data
+from bnfold.formats.onnx.scopes import scopes_of
+from bnfold.formats.onnx.view import OnnxView, view_of
+
+PROTOBUF_LIMIT_BYTES = 2**31 - 1
+"""The largest message that protobuf reads or writes."""
+
+
+class OnnxModel:
+    """A model that bnfold owns: ``apply`` edits its protobuf in place, so that no second copy lives in memory."""
+
+    format = "onnx"
+
+    def __init__(self, proto: ModelProto, *, freeze: bool = False, external: tuple[Path, ...] = ()) -> None:
+        self.proto = proto
+        self.freeze = freeze
+        self.external = external
+        """The files of external data that were read; their tensors are inside the protobuf now."""
+
+    @classmethod
+    def load(cls, path: Path, *, freeze: bool = False) -> Self:
+        """Read a file; InputError where it is no model, UnsafeError where its external data lies elsewhere."""
+        proto = ModelProto()
+        try:
+            proto.ParseFromString(path.read_bytes())
+        except DecodeError as error:
+            raise InputError("the ONNX file is corrupt or cut short", where=str(path), remedy=_GET_IT_AGAIN) from error
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        if not proto.HasField("graph"):
+            raise InputError("the ONNX file holds no graph", where=str(path), remedy=_GET_IT_AGAIN)
+        return cls(proto, freeze=freeze, external=read_external_data(proto, path))
+
+    @classmethod
+    def copy_of(cls, proto: ModelProto, *, freeze: bool = False) -> Self:
+        """A model around a copy of ``proto``."""
+        copy = ModelProto()
+        copy.CopyFrom(proto)
+        return cls(copy, freeze=freeze)
+
+    @cached_property
+    def _onnx_view(self) -> OnnxView:
+        return view_of(self.proto, freeze=self.freeze)
+
+    @property
+    def view(self) -> GraphView:
+        """The graph view of the model as it was given."""
+        return self._onnx_view.graph
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about this model beyond the verdicts."""
+        if not self.external:
+            return ()
+        return (f"external data ({', '.join(path.name for path in self.external)}) is written into the model file",)
+
+    @property
+    def node_count(self) -> int:
+        """The number of operators, those in subgraphs included."""
+        return sum(len(scope.graph.node) for scope in scopes_of(self.proto))
+
+    def apply(self, plan: Plan) -> None:
+        """Fold: edit the protobuf as ``plan``, made from ``view``, says. Once."""
+        apply_plan(self.proto, self._onnx_view, plan)
+
+    def describe(self, properties: dict[str, str]) -> None:
+        """Add entries to the model's metadata, replacing those of the same name."""
+        for key, value in properties.items():
+            entry = next((item for item in self.proto.metadata_props if item.key == key), None)
+            if entry is None:
+                entry = self.proto.metadata_props.add(key=key)
+            entry.value = value
+
+    def write(self, stream: BinaryIO) -> None:
+        """Write the model; the same model gives the same bytes."""
+        if self.proto.ByteSize() > PROTOBUF_LIMIT_BYTES:
+            raise InputError(
+                "the folded model passes 2 GB, the limit of one ONNX file",
+                remedy="bnfold writes models with external data as one file; a larger one is not supported yet.",
+            )
+        stream.write(self.proto.SerializeToString(deterministic=True))
+
+
+_GET_IT_AGAIN = "Get the file again, or export the model again."

@@ -1,0 +1,62 @@
+"""The graphs of a model: the main one, and the bodies of If, Loop and Scan, which see the names around them.
+
+A value's id is its name with its scope's prefix, so that two branches may use one name for two values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+
+ONNX_DOMAINS = frozenset({"", "ai.onnx"})
+"""The two names of the standard operators' domain."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """A graph, the graph around it, and the names that it defines itself."""
+
+    graph: GraphProto
+    parent: Scope | None
+    prefix: str
+    defined: frozenset[str]
+
+    def owner(self, name: str) -> Scope | None:
+        """The innermost scope, from this one outward, that defines ``name``; None where nobody does."""
+        if name in self.defined:
+            return self
+        return self.parent.owner(name) if self.parent else None
+
+    def id(self, name: str) -> str:
+        """The id of the value that ``name`` means here."""
+        owner = self.owner(name) or self
+        return owner.prefix + name
+
+
+def scopes_of(model: ModelProto) -> list[Scope]:
+    """Every graph of the model, outer before inner, in the order of the nodes that own them."""
+    found = [_scope(model.graph, None, "")]
+    for scope in found:  # grows while it is walked
+        for node in scope.graph.node:
+            for graph in subgraphs(node):
+                found.append(_scope(graph, scope, f"{len(found)}:"))
+    return found
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def _scope(graph: GraphProto, parent: Scope | None, prefix: str) -> Scope:
+    defined = {value.name for value in graph.input}
+    defined |= {tensor.name for tensor in graph.initializer}
+    defined |= {tensor.values.name for tensor in graph.sparse_initializer}
+    defined |= {name for node in graph.node for name in node.output if name}
+    return Scope(graph, parent, prefix, frozenset(defined))

@@ -1,0 +1,42 @@
+"""Stored tensors: protobuf to NumPy and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from bnfold.errors import InputError
+
+
+def dtype_name(tensor: TensorProto) -> str:
+    """The dtype of a stored tensor in NumPy's words (and ml_dtypes' beyond them: bfloat16, float8_e4m3fn, …)."""
+    return str(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+
+def tensor_values(tensor: TensorProto) -> NDArray[Any]:
+    """The values of a stored tensor; bfloat16 widened to float32. Raises InputError where data and shape disagree."""
+    try:
+        values = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"the tensor {tensor.name!r} is corrupt: its data does not fit its shape {list(tensor.dims)}",
+            remedy="Export the model again.",
+        ) from error
+    return values.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else values
+
+
+_DATA_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "float64": "DOUBLE"}
+
+
+def make_tensor(name: str, values: NDArray[Any], dtype: str) -> TensorProto:
+    """A tensor of ``values``, which for bfloat16 are its bits in uint16."""
+    little_endian = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return TensorProto(
+        name=name,
+        dims=values.shape,
+        data_type=TensorProto.DataType.Value(_DATA_TYPES[dtype]),
+        raw_data=little_endian.tobytes(),
+    )

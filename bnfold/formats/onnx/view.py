@@ -1,0 +1,177 @@
+"""An ONNX model as a graph view, and the way back from the view's nodes to the protobuf's."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+from onnx import FunctionProto, ModelProto, NodeProto
+
+from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind
+from bnfold.core.reason import Reason
+from bnfold.formats.onnx.constants import constant_values
+from bnfold.formats.onnx.operators import ROWS, Meaning, Operator, opaque
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
+from bnfold.formats.onnx.shapes import inferred_shapes
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a node of the view stands: the graph, and the positions in it of the nodes that it is made of.
+
+    The first position is the operator's; a second one is the Add that holds a MatMul's bias.
+    """
+
+    scope: Scope
+    positions: tuple[int, ...]
+
+    @property
+    def proto(self) -> NodeProto:
+        """The operator."""
+        proto: NodeProto = self.scope.graph.node[self.positions[0]]
+        return proto
+
+    @property
+    def bias_add(self) -> NodeProto | None:
+        """The Add that holds a MatMul's bias."""
+        return self.scope.graph.node[self.positions[1]] if len(self.positions) > 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxView:
+    """The graph view of a model, the places of its nodes by index, and the graphs that it consists of."""
+
+    graph: GraphView
+    places: Mapping[int, Place]
+    scopes: list[Scope]
+
+
+def view_of(model: ModelProto, *, freeze: bool = False) -> OnnxView:
+    """Translate ``model``; no tensor is read, and shapes are inferred only when a rule asks for one."""
+    translation = _Translation(model, freeze=freeze)
+    for scope in translation.scopes:
+        translation.add_graph(scope)
+    for function in model.functions:
+        translation.add_function(function)
+    outputs = frozenset(scope.id(value.name) for scope in translation.scopes for value in scope.graph.output)
+    graph = GraphView(tuple(translation.nodes), translation.values, outputs, translation.load_shapes)
+    return OnnxView(graph, translation.places, translation.scopes)
+
+
+class _Translation:
+    """The work of ``view_of``: nodes get their indices, and their places, as they are added."""
+
+    def __init__(self, model: ModelProto, *, freeze: bool) -> None:
+        self.scopes = scopes_of(model)
+        self.values = constant_values(self.scopes, model.ir_version, freeze=freeze)
+        self.opset = next((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), 1)
+        self.load_shapes = cache(lambda: inferred_shapes(model, self.scopes))
+        self.outputs = {scope.id(value.name) for scope in self.scopes for value in scope.graph.output}
+        self.uses = _uses(self.scopes)
+        self.nodes: list[Node] = []
+        self.places: dict[int, Place] = {}
+        self.captured: set[str] = set()
+
+    def add_graph(self, scope: Scope) -> None:
+        """The operators of one graph, in order; a MatMul takes its bias Add along."""
+        taken: set[int] = set()
+        for position, proto in enumerate(scope.graph.node):
+            if position in taken:
+                continue
+            inputs = tuple(self.resolve(scope, name) for name in proto.input)
+            meaning = _meaning(Operator(proto, self.opset, inputs, self.values))
+            outputs = tuple(scope.id(name) for name in proto.output if name)
+            positions: tuple[int, ...] = (position,)
+            bias_add = self.bias_add(scope, proto, meaning)
+            if bias_add is not None:
+                add = scope.graph.node[bias_add]
+                bias = next(name for name in add.input if name != proto.output[0])
+                meaning = replace(meaning, inputs=(*meaning.inputs[:2], scope.id(bias)))
+                outputs, positions = (scope.id(add.output[0]),), (position, bias_add)
+                taken.add(bias_add)
+            self.places[len(self.nodes)] = Place(scope, positions)
+            self.add(proto, meaning, outputs)
+
+    def add(self, proto: NodeProto, meaning: Meaning, outputs: tuple[str, ...]) -> None:
+        """One more node of the view."""
+        label = proto.name or next(filter(None, proto.output), proto.op_type)
+        node = Node(
+            len(self.nodes), meaning.kind, proto.op_type, label, meaning.inputs, outputs, meaning.traits, meaning.lock
+        )
+        self.nodes.append(node)
+
+    def resolve(self, scope: Scope, name: str) -> str | None:
+        """The id of an input; a value from an outer graph enters through a node of its own, so that nothing crosses."""
+        if not name:
+            return None
+        owner = scope.owner(name)
+        if owner is None or owner is scope or owner.id(name) in self.values or scope.parent is None:
+            return scope.id(name)
+        local = scope.prefix + name
+        if local not in self.captured:
+            self.captured.add(local)
+            outer = self.resolve(scope.parent, name)
+            self.nodes.append(Node(len(self.nodes), OpKind.OPAQUE, "outer value", name, (outer,), (local,)))
+        return local
+
+    def bias_add(self, scope: Scope, proto: NodeProto, meaning: Meaning) -> int | None:
+        """The position of the Add that alone reads a MatMul's product and adds a constant per output channel."""
+        if meaning.kind is not OpKind.LINEAR or proto.op_type != "MatMul":
+            return None
+        product = scope.id(proto.output[0])
+        uses = self.uses.get(product, [])
+        if len(uses) != 1 or product in self.outputs:
+            return None
+        user, position = uses[0]
+        add = user.graph.node[position]
+        if user is not scope or add.op_type != "Add" or add.domain not in ONNX_DOMAINS or add.attribute:
+            return None
+        other = next(name for name in add.input if name != proto.output[0])
+        value = self.values.get(scope.id(other))
+        weight = self.values[meaning.inputs[1] or ""].constant
+        if value is None or value.constant is None or weight is None:
+            return None
+        return position if self.is_bias(value.constant, weight, product) else None
+
+    def is_bias(self, constant: Constant, weight: Constant, product: str) -> bool:
+        """Whether adding ``constant`` to the product gives each output channel a number, and no further axes."""
+        channels = weight.shape[1]
+        if math.prod(constant.shape) not in {1, channels} or constant.shape[-1:] not in {(), (1,), (channels,)}:
+            return False
+        rank = len(constant.shape)
+        if rank <= 1:
+            return True
+        product_shape = self.load_shapes().get(product)
+        return product_shape is not None and rank <= len(product_shape)
+
+    def add_function(self, function: FunctionProto) -> None:
+        """The batch norms in a local function, which are reported and stay."""
+        opset = next((item.version for item in function.opset_import if item.domain in ONNX_DOMAINS), self.opset)
+        for proto in function.node:
+            if proto.op_type != "BatchNormalization" or proto.domain not in ONNX_DOMAINS:
+                continue
+            prefix = f"{function.domain}:{function.name}:"
+            inputs = tuple(prefix + name if name else None for name in proto.input)
+            meaning = _meaning(Operator(proto, opset, inputs, {}))
+            lock = Lock(Reason.INSIDE_FUNCTION, f"it belongs to the function {function.name!r}")
+            outputs = tuple(prefix + name for name in proto.output if name)
+            self.add(proto, replace(meaning, lock=lock), outputs)
+
+
+def _meaning(op: Operator) -> Meaning:
+    """What the table says of an operator; other domains' operators are unknown."""
+    row = ROWS.get(op.proto.op_type, opaque) if op.proto.domain in ONNX_DOMAINS else opaque
+    return row(op)
+
+
+def _uses(scopes: list[Scope]) -> dict[str, list[tuple[Scope, int]]]:
+    """The input slots that read each value, wherever in the model they are, as graph and position."""
+    uses: defaultdict[str, list[tuple[Scope, int]]] = defaultdict(list)
+    for scope in scopes:
+        for position, proto in enumerate(scope.graph.node):
+            for name in proto.input:
+                uses[scope.id(name)].append((scope, position))
+    return dict(uses)

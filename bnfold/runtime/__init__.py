@@ -1,0 +1,1 @@
+"""How models are run: one Session protocol, one file a runtime."""
