@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from bnfold.core.graph import LAYERS, Constant, GraphView, Lock, Node, OpKind, Value
 from bnfold.core.reason import Reason
+from bnfold.errors import UsageError
 from bnfold.formats._aten import COMPUTED, Call, Meaning, Recorder, meaning_of
 
 Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
@@ -74,9 +75,16 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
 
 
 def run(module: nn.Module, inputs: Inputs) -> object:
-    """One run in inference mode; the random state is afterwards as before."""
-    with torch.inference_mode(), torch.random.fork_rng():
-        return module(**inputs) if isinstance(inputs, dict) else module(*inputs)
+    """One run in inference mode; the random state is afterwards as before. UsageError where the module fails."""
+    try:
+        with torch.inference_mode(), torch.random.fork_rng():
+            return module(**inputs) if isinstance(inputs, dict) else module(*inputs)
+    except Exception as error:
+        message = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(
+            f"the model fails on the example inputs: {message}",
+            remedy="give inputs that it accepts with --input (inputs=)",
+        ) from error
 
 
 def output_tensors(outputs: object) -> list[torch.Tensor]:

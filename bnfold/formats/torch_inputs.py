@@ -79,8 +79,8 @@ def _inferred(module: nn.Module) -> Inputs:
         inputs = _described(module, (spec,))
         try:
             run(structural_copy(module, share_buffers=False).eval(), inputs)
-        except Exception as error:  # noqa: BLE001 - a guess may fail in any way; it is reported below
-            tried.append(f"{'x'.join(map(str, shape))}: {first_line(error)}")
+        except UsageError as error:
+            tried.append(f"{'x'.join(map(str, shape))}: {first_line(error.__cause__ or error)}")
         else:
             return inputs
     raise UsageError(

@@ -69,6 +69,11 @@ class TorchModel:
             return "torch-module"
         return "safetensors" if self.checkpoint.kind == "safetensors" else "torch-state-dict"
 
+    @property
+    def folded(self) -> nn.Module:
+        """The module as it is now."""
+        return self.module
+
     @cached_property
     def inputs(self) -> Inputs:
         """Example inputs: those given, or what the first layer determines."""
@@ -104,6 +109,14 @@ class TorchModel:
         self.module, self.structure = folded_copy(self.module, self._captured, plan, share=self.share)
         check_same_outputs(self.module, self.inputs, self._captured.outputs)
         self.removed_calls = len(plan.folds)
+
+    @property
+    def external(self) -> tuple[Path, ...]:
+        """A checkpoint is one file."""
+        return ()
+
+    def describe(self, properties: dict[str, str]) -> None:
+        """A checkpoint says of itself only how its structure changed; a module says nothing."""
 
     def write(self, stream: BinaryIO) -> None:
         """Write the model as the kind it came as; the same model gives the same bytes."""

@@ -53,6 +53,11 @@ class OnnxModel:
         copy.CopyFrom(proto)
         return cls(copy, freeze=freeze)
 
+    @property
+    def folded(self) -> ModelProto:
+        """The protobuf as it is now."""
+        return self.proto
+
     @cached_property
     def _onnx_view(self) -> OnnxView:
         return view_of(self.proto, freeze=self.freeze)
@@ -97,3 +102,8 @@ class OnnxModel:
 
 
 _GET_IT_AGAIN = "Get the file again, or export the model again."
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata entries of an ONNX file."""
+    return {item.key: item.value for item in OnnxModel.load(path).proto.metadata_props}

@@ -1,0 +1,227 @@
+"""The story in a screenful: load → view → plan → apply → save → verify → report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from bnfold import comparison
+from bnfold.comparison import Progress, bench, verify
+from bnfold.conversion import Conversion
+from bnfold.errors import CheckFailedError, RequirementError
+from bnfold.files.hashing import file_record
+from bnfold.files.writing import check_target, write_atomically
+from bnfold.formats.opening import open_model, torch_needed, wrap_model
+from bnfold.planner import plan as make_plan
+from bnfold.records import ConvertReport, InspectReport
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnfold.core.verdict import Plan
+    from bnfold.formats.torch_inputs import GivenInputs
+    from bnfold.formats.torch_module import Factory
+
+__all__ = ["FoldResult", "bench", "convert", "default_output", "fold", "inspect", "load_folded", "verify"]
+
+PathLike = str | os.PathLike[str]
+Globs = str | Sequence[str] | None
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """A folded model of the kind that was given, and the verdict on each of its batch norms."""
+
+    model: Any
+    plan: Plan
+    warnings: tuple[str, ...] = ()
+
+
+def fold(
+    model: object,
+    inputs: GivenInputs = None,
+    *,
+    factory: Factory | None = None,
+    trust_code: bool = False,
+    freeze: bool = False,
+    only: Globs = None,
+    skip: Globs = None,
+    copy: bool = False,
+) -> FoldResult:
+    """Fold an ``nn.Module``, an ``onnx.ModelProto``, or the file at a path, none of which is changed.
+
+    ``inputs`` (a tensor, a tuple of tensors, or a dict for keyword inputs) are what a module is recorded on; without
+    them the first layer must tell. Untouched tensors of a folded module are those of the original, unless ``copy``.
+    ``factory`` makes the architecture of a state_dict (``pkg.module:name``, or a callable). ``only`` and ``skip`` are
+    globs over the names of batch norms. ``freeze`` treats overridable ONNX initializers as constants. ``trust_code``
+    allows files whose loading runs code.
+
+    Returns a FoldResult: ``.model`` is of the same kind (for a path, what the file holds), ``.plan`` has one verdict
+    per batch norm in graph order. Raises BnfoldError, and nothing else.
+    """
+    if isinstance(model, str | os.PathLike):
+        opened = open_model(Path(model), inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze)
+    else:
+        opened = wrap_model(model, inputs=inputs, freeze=freeze, share=not copy)
+    plan = make_plan(opened.view, only=_globs(only), skip=_globs(skip))
+    opened.apply(plan)
+    return FoldResult(opened.folded, plan, opened.notes)
+
+
+def inspect(
+    source: PathLike,
+    *,
+    inputs: GivenInputs = None,
+    factory: Factory | None = None,
+    trust_code: bool = False,
+    freeze: bool = False,
+    only: Globs = None,
+    skip: Globs = None,
+) -> InspectReport:
+    """What ``convert`` would do with the file at ``source``: every batch norm, its verdict, why. Nothing is written.
+
+    Options as for ``fold``. Raises BnfoldError.
+    """
+    conversion = _conversion(
+        Path(source), inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze, only=only, skip=skip
+    )
+    return InspectReport(**conversion.findings())
+
+
+def convert(
+    source: PathLike,
+    output: PathLike | None = None,
+    *,
+    inputs: GivenInputs = None,
+    factory: Factory | None = None,
+    trust_code: bool = False,
+    freeze: bool = False,
+    only: Globs = None,
+    skip: Globs = None,
+    force: bool = False,
+    verify: str | None = None,
+    dry_run: bool = False,
+    check: bool = False,
+    bench: bool = False,
+    require_fold: Literal["any", "all"] | None = None,
+    progress: Progress | None = None,
+) -> ConvertReport:
+    """Fold the file at ``source`` and write the result to ``output`` (``NAME.folded.EXT`` beside it).
+
+    ``verify`` names data (``mnist``, ``random``, an .npz file or a directory) on which the folded model is compared
+    with the original before it is put in place. ``check`` writes nothing and compares ``output`` byte for byte with
+    what would be written; ``dry_run`` only writes nothing. ``bench`` times both afterwards. ``require_fold`` asks that
+    any, or all, batch norms fold. An existing output needs ``force``. The other options are those of ``fold``.
+
+    Raises BnfoldError: CheckFailedError where ``verify`` or ``check`` fails, RequirementError for ``require_fold``,
+    both with the report so far, and OutputError where the output could not be written. In all of these cases nothing
+    is written, and what was there before is intact.
+    """
+    path = Path(source)
+    target = default_output(path) if output is None else Path(output)
+    if not (dry_run or check):
+        check_target(target, force=force, inputs=[path])
+    conversion = _conversion(
+        path, inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze, only=only, skip=skip
+    )
+    report = ConvertReport(**conversion.findings())
+    _require(report, require_fold)
+    if check:
+        _require_unchanged(report, target, conversion.content())
+        return report
+    if verify is not None:
+        with _staged(conversion, target) as staged:
+            verification = comparison.verify(
+                path, staged, inputs=inputs, factory=factory, trust_code=trust_code, data=verify, progress=progress
+            )
+        report = replace(report, verification=verification)
+        _require_passed(report, target)
+    if dry_run:
+        return report
+    write_atomically(target, conversion.write, force=force, inputs=[path])
+    report = replace(report, output=file_record(target, conversion.source.format))
+    if bench:
+        timing = comparison.bench(
+            path, target, inputs=inputs, factory=factory, trust_code=trust_code, progress=progress
+        )
+        report = replace(report, timing=timing)
+    return report
+
+
+def load_folded(module: nn.Module, path: PathLike) -> nn.Module:
+    """Load a folded checkpoint into ``module``, a fresh one of the original architecture, in place; returns it.
+
+    The batch norms that were folded become ``nn.Identity``, layers that gained a bias get one, and every tensor is
+    loaded strictly. Raises BnfoldError where the checkpoint does not fit.
+    """
+    with torch_needed():
+        from bnfold.formats import torch_module
+
+        return torch_module.load_folded(module, path)
+
+
+def default_output(source: PathLike) -> Path:
+    """``NAME.folded.EXT`` beside ``source``."""
+    path = Path(source)
+    return path.with_name(f"{path.stem}.folded{path.suffix}")
+
+
+def _conversion(
+    path: Path,
+    *,
+    inputs: GivenInputs,
+    factory: Factory | None,
+    trust_code: bool,
+    freeze: bool,
+    only: Globs,
+    skip: Globs,
+) -> Conversion:
+    model = open_model(path, inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze)
+    return Conversion.of(model, path, only=_globs(only), skip=_globs(skip))
+
+
+def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:
+    """RequirementError where nothing (``any``) or not everything (``all``) folded."""
+    if (wanted == "any" and report.folded == 0) or (wanted == "all" and report.kept > 0):
+        raise RequirementError(
+            f"--require-fold={wanted} is not met: {report.folded} of {report.found} batch norms folded",
+            where=report.source.path,
+            remedy="see `bnfold explain CODE` for each reason above; nothing was written",
+            report=report,
+        )
+
+
+def _require_unchanged(report: ConvertReport, target: Path, content: bytes) -> None:
+    """CheckFailedError unless the file at ``target`` is byte for byte ``content``."""
+    if not target.is_file() or target.read_bytes() != content:
+        state = "is not what would be written" if target.is_file() else "does not exist"
+        raise CheckFailedError(f"{target} {state}", remedy="run the same command without --check", report=report)
+
+
+def _require_passed(report: ConvertReport, target: Path) -> None:
+    """CheckFailedError where the folded model is not the same network."""
+    if report.verification is not None and not report.verification.passed:
+        raise CheckFailedError(
+            "the folded model differs from the original", where=f"{target} was not written", report=report
+        )
+
+
+@contextmanager
+def _staged(conversion: Conversion, target: Path) -> Iterator[Path]:
+    """The output under a name of its own in a temporary folder, to run it before it is put in place."""
+    with TemporaryDirectory(prefix="bnfold-") as folder:
+        staged = Path(folder) / target.name
+        with staged.open("wb") as stream:
+            conversion.write(stream)
+        yield staged
+
+
+def _globs(given: Globs) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)

@@ -1,0 +1,75 @@
+"""One model on its way: loaded, planned, folded, and ready to be written or reported."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from bnfold import __version__
+from bnfold.core.verdict import Plan
+from bnfold.files.hashing import file_record
+from bnfold.planner import plan
+from bnfold.records import FileRecord, NodeCount
+from bnfold.reporting import batch_norm_records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bnfold.formats.opening import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A folded model, the file that it came from, and the plan that was carried out."""
+
+    model: Model
+    source: FileRecord
+    plan: Plan
+    nodes: NodeCount
+
+    @classmethod
+    def of(cls, model: Model, path: Path, *, only: Sequence[str], skip: Sequence[str]) -> Conversion:
+        """Plan and fold ``model``, which was loaded from ``path``."""
+        source = file_record(path, model.format, external=model.external)
+        before = model.node_count
+        decided = plan(model.view, only=only, skip=skip)
+        model.apply(decided)
+        if decided.folds:
+            model.describe(
+                {
+                    "bnfold.version": __version__,
+                    "bnfold.source_sha256": source.sha256,
+                    "bnfold.folded": str(len(decided.folds)),
+                }
+            )
+        return cls(model, source, decided, NodeCount(before, model.node_count))
+
+    def findings(self) -> dict[str, Any]:
+        """What ``inspect`` and ``convert`` both report."""
+        return {
+            "version": __version__,
+            "source": self.source,
+            "found": len(self.plan),
+            "folded": len(self.plan.folds),
+            "kept": len(self.plan.keeps),
+            "batch_norms": batch_norm_records(self.plan),
+            "nodes": self.nodes,
+            "warnings": self.model.notes,
+        }
+
+    def write(self, stream: BinaryIO) -> None:
+        """The output's content: the folded model, or the source byte for byte where nothing folds."""
+        if self.plan.folds:
+            self.model.write(stream)
+            return
+        with Path(self.source.path).open("rb") as source:
+            shutil.copyfileobj(source, stream)
+
+    def content(self) -> bytes:
+        """What ``write`` writes."""
+        stream = io.BytesIO()
+        self.write(stream)
+        return stream.getvalue()

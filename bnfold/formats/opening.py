@@ -1,0 +1,120 @@
+"""One door to every format: what is at a path, or in the caller's hands, becomes a ``Model``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from bnfold.core.graph import GraphView
+from bnfold.core.verdict import Plan
+from bnfold.errors import UsageError
+from bnfold.files.recognise import Kind, require_model
+
+if TYPE_CHECKING:
+    from bnfold.formats.onnx.model import OnnxModel
+    from bnfold.formats.torch_inputs import GivenInputs
+    from bnfold.formats.torch_module import Factory, TorchModel
+
+
+class Model(Protocol):
+    """A model in one of the formats: the seam between the front ends and all that happens to a model.
+
+    A model is loaded for one fold: ``view`` shows it as it was, ``apply`` changes it, ``write`` saves what it is.
+    """
+
+    @property
+    def format(self) -> str:
+        """``onnx``, ``torch-state-dict``, ``safetensors`` or ``torch-module``."""
+        ...
+
+    @property
+    def view(self) -> GraphView:
+        """The graph view of the model as it was loaded."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know beyond the verdicts."""
+        ...
+
+    @property
+    def external(self) -> tuple[Path, ...]:
+        """Files beside the model that belong to it."""
+        ...
+
+    @property
+    def node_count(self) -> int:
+        """The number of operators that the model has now."""
+        ...
+
+    def apply(self, plan: Plan) -> None:
+        """Carry out a plan made from ``view``."""
+        ...
+
+    def describe(self, properties: dict[str, str]) -> None:
+        """Add to the model's metadata, where its format has any."""
+        ...
+
+    def write(self, stream: BinaryIO) -> None:
+        """Save; the same model gives the same bytes."""
+        ...
+
+
+def open_model(
+    path: Path,
+    *,
+    inputs: GivenInputs = None,
+    factory: Factory | None = None,
+    trust_code: bool = False,
+    freeze: bool = False,
+) -> OnnxModel | TorchModel:
+    """Load the model at ``path`` with the front end for its kind; InputError, UnsafeError or UsageError on failure."""
+    if require_model(path) is Kind.ONNX:
+        from bnfold.formats.onnx.model import OnnxModel
+
+        return OnnxModel.load(path, freeze=freeze)
+    return open_torch(path, inputs=inputs, factory=factory, trust_code=trust_code)
+
+
+def open_torch(
+    path: Path, *, inputs: GivenInputs = None, factory: Factory | None = None, trust_code: bool = False
+) -> TorchModel:
+    """Load the checkpoint or pickled module at ``path``; errors as for ``open_model``."""
+    with torch_needed():
+        from bnfold.formats.torch_module import TorchModel
+
+        return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code)
+
+
+def wrap_model(
+    model: object, *, inputs: GivenInputs = None, freeze: bool = False, share: bool = True
+) -> OnnxModel | TorchModel:
+    """A model around an ``onnx.ModelProto`` or an ``nn.Module``, neither of which is changed."""
+    onnx, torch = sys.modules.get("onnx"), sys.modules.get("torch")
+    if onnx is not None and isinstance(model, onnx.ModelProto):
+        from bnfold.formats.onnx.model import OnnxModel
+
+        return OnnxModel.copy_of(model, freeze=freeze)
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from bnfold.formats.torch_module import TorchModel
+
+        return TorchModel(model, inputs, share=share)
+    raise UsageError(
+        f"a {type(model).__name__} is no model", remedy="give an nn.Module, an onnx.ModelProto or the path of a file"
+    )
+
+
+@contextmanager
+def torch_needed() -> Iterator[None]:
+    """UsageError where torch, or safetensors, is asked for inside and not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in {"torch", "safetensors"}:
+            raise
+        raise UsageError(
+            f"this needs {error.name}, which is not installed", remedy="install it: pip install 'bnfold[torch]'"
+        ) from error

@@ -1,0 +1,34 @@
+"""Verdicts become records: what a plan says, in words and plain data."""
+
+from __future__ import annotations
+
+from bnfold.core.verdict import Fold, Keep, Plan, Verdict
+from bnfold.records import BatchNormRecord, ReasonRecord
+
+
+def batch_norm_records(plan: Plan) -> tuple[BatchNormRecord, ...]:
+    """One record per batch norm, in graph order."""
+    return tuple(map(_record, plan))
+
+
+def _record(verdict: Verdict) -> BatchNormRecord:
+    if isinstance(verdict, Keep):
+        return BatchNormRecord(verdict.bn.label, "operator", "kept", reason=_reason(verdict))
+    return _folded(verdict)
+
+
+def _folded(fold: Fold) -> BatchNormRecord:
+    return BatchNormRecord(
+        fold.bn.label,
+        "operator",
+        "folded",
+        rule=fold.rule,
+        into=tuple(edit.layer.label for edit in fold.edits),
+        scale_range=fold.affine.scale_range,
+        warnings=fold.warnings,
+    )
+
+
+def _reason(keep: Keep) -> ReasonRecord:
+    at = keep.node.label if keep.node else "the model's edge"
+    return ReasonRecord(keep.reason.code, keep.reason.slug, at, keep.detail, keep.reason.remedy)

@@ -1,0 +1,130 @@
+"""Files become running models: which runtime a file wants, and that all files of a comparison get the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnfold.errors import UsageError
+from bnfold.files.hashing import file_record
+from bnfold.files.recognise import Kind, require_model
+from bnfold.records import FileRecord
+from bnfold.runtime.session import NoKernelError, Session
+
+if TYPE_CHECKING:
+    from bnfold.formats.torch_inputs import GivenInputs
+    from bnfold.formats.torch_module import Factory
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files of a comparison, all of one kind, and how to open those that are checkpoints."""
+
+    paths: tuple[Path, ...]
+    is_onnx: bool
+    inputs: GivenInputs = None
+    factory: Factory | None = None
+    trust_code: bool = False
+
+    @classmethod
+    def at(
+        cls,
+        paths: Sequence[Path],
+        inputs: GivenInputs = None,
+        factory: Factory | None = None,
+        *,
+        trust_code: bool = False,
+    ) -> Models:
+        """The models at ``paths``; UsageError where ONNX files stand beside checkpoints."""
+        kinds = [require_model(path) is Kind.ONNX for path in paths]
+        if any(kinds) and not all(kinds):
+            raise UsageError(
+                "an ONNX model and a PyTorch checkpoint cannot be compared",
+                where=", ".join(map(str, paths)),
+                remedy="export both to ONNX, or give both as checkpoints",
+            )
+        return cls(tuple(paths), all(kinds), inputs, factory, trust_code)
+
+    def records(self) -> tuple[FileRecord, ...]:
+        """A record of each file."""
+        return tuple(file_record(path, "onnx" if self.is_onnx else "torch") for path in self.paths)
+
+    def packages(self) -> tuple[str, ...]:
+        """The packages that take part when these models run."""
+        return ("numpy", "onnx", "onnxruntime") if self.is_onnx else ("numpy", "torch")
+
+    def metadata(self, key: str) -> str | None:
+        """What the first model says of itself under ``key``; checkpoints say nothing."""
+        if not self.is_onnx:
+            return None
+        from bnfold.formats.onnx.model import metadata_of
+
+        return metadata_of(self.paths[0]).get(key)
+
+    def as_written(self) -> list[Session]:
+        """All models, run operator by operator; by onnx's reference where onnxruntime has no kernel for one of them."""
+        if not self.is_onnx:
+            return self.in_torch()
+        from bnfold.runtime import onnx_reference, ort
+
+        try:
+            return [ort.open_session(path, optimise=False) for path in self.paths]
+        except NoKernelError:
+            return [onnx_reference.open_session(path) for path in self.paths]
+
+    def as_deployed(self, threads: int | None = None) -> list[Session] | None:
+        """All models as onnxruntime rewrites them by default; None for checkpoints, and where it lacks a kernel."""
+        if not self.is_onnx:
+            return None
+        from bnfold.runtime import ort
+
+        try:
+            return [ort.open_session(path, optimise=True, threads=threads) for path in self.paths]
+        except NoKernelError:
+            return None
+
+    def in_torch(self) -> list[Session]:
+        """All models in PyTorch eager, on the example inputs of the first."""
+        from bnfold.formats.opening import open_torch
+        from bnfold.runtime import torch_eager
+
+        models = [
+            open_torch(path, inputs=self.inputs, factory=self.factory, trust_code=self.trust_code)
+            for path in self.paths
+        ]
+        return [torch_eager.open_session(model.module, models[0].inputs) for model in models]
+
+    def timed(self, runtime: str, threads: int | None) -> list[Session]:
+        """All models in one runtime, for timing."""
+        if runtime not in self.runtimes():
+            kind = "ONNX models" if self.is_onnx else "PyTorch checkpoints"
+            raise UsageError(
+                f"the runtime {runtime!r} does not run {kind}",
+                remedy=f"leave --runtime out, or give {' or '.join(self.runtimes())}",
+            )
+        if runtime == "torch":
+            return self.in_torch()
+        from bnfold.runtime import ort
+
+        return [ort.open_session(path, optimise=runtime == "ort", threads=threads) for path in self.paths]
+
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that can run these models.
+
+        ``ort`` is onnxruntime as deployed, ``ort-off`` with its optimisations off, ``torch`` PyTorch eager.
+        """
+        return ("ort", "ort-off") if self.is_onnx else ("torch",)
+
+    @contextmanager
+    def threads(self, count: int | None) -> Iterator[None]:
+        """Limit torch's threads for a while; onnxruntime's belong to its sessions."""
+        if self.is_onnx:
+            yield
+            return
+        from bnfold.runtime.torch_eager import limited_threads
+
+        with limited_threads(count):
+            yield
