@@ -18,7 +18,7 @@ from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.check.tolerance import Tolerances
 from bnfold.data import load as load_data
 from bnfold.records import BenchCase, BenchReport, InputSpec, VerifyReport
-from bnfold.runtime.session import TensorSpec
+from bnfold.runtime.session import NoKernelError, Session, TensorSpec
 from bnfold.sessions import Models
 
 if TYPE_CHECKING:
@@ -61,19 +61,24 @@ def verify(
     Raises BnfoldError where the comparison cannot be made; that the networks differ is a report, not an error.
     """
     models = Models.at([Path(original), Path(folded)], inputs, factory, trust_code=trust_code)
-    as_written = models.as_written()
-    as_deployed = models.as_deployed()
     scaling = ScalingOptions(scale, mean, std)
-    source = _source(data, models, as_written[0].inputs, samples=samples, batch=batch, seed=seed, scaling=scaling)
-    found = judging.verify(
-        judging.Pair(*as_written),
-        source,
-        as_deployed=judging.Pair(*as_deployed) if as_deployed else None,
-        tolerances=Tolerances(_by_output(atol), _by_output(rtol)),
-        max_flips=max_flips,
-        max_accuracy_drop=max_accuracy_drop,
-        progress=_labelled(progress, "verifying"),
-    )
+
+    def judged(as_written: list[Session], as_deployed: list[Session] | None) -> judging.Verification:
+        specs = as_written[0].inputs
+        return judging.verify(
+            judging.Pair(*as_written),
+            _source(data, models, specs, samples=samples, batch=batch, seed=seed, scaling=scaling),
+            as_deployed=judging.Pair(*as_deployed) if as_deployed else None,
+            tolerances=Tolerances(_by_output(atol), _by_output(rtol)),
+            max_flips=max_flips,
+            max_accuracy_drop=max_accuracy_drop,
+            progress=_labelled(progress, "verifying"),
+        )
+
+    try:
+        found = judged(models.as_written(), models.as_deployed())
+    except NoKernelError:
+        found = judged(models.in_reference(), None)
     source_record, output_record = models.records()
     return VerifyReport(
         version=__version__,

@@ -65,15 +65,18 @@ class Models:
         return metadata_of(self.paths[0]).get(key)
 
     def as_written(self) -> list[Session]:
-        """All models, run operator by operator; by onnx's reference where onnxruntime has no kernel for one of them."""
+        """All models, run operator by operator; NoKernelError where onnxruntime lacks one."""
         if not self.is_onnx:
             return self.in_torch()
-        from bnfold.runtime import onnx_reference, ort
+        from bnfold.runtime import ort
 
-        try:
-            return [ort.open_session(path, optimise=False) for path in self.paths]
-        except NoKernelError:
-            return [onnx_reference.open_session(path) for path in self.paths]
+        return [ort.open_session(path, optimise=False) for path in self.paths]
+
+    def in_reference(self) -> list[Session]:
+        """All models in onnx's reference implementation, which knows every operator and is slow."""
+        from bnfold.runtime import onnx_reference
+
+        return [onnx_reference.open_session(path) for path in self.paths]
 
     def as_deployed(self, threads: int | None = None) -> list[Session] | None:
         """All models as onnxruntime rewrites them by default; None for checkpoints, and where it lacks a kernel."""

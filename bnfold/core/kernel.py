@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_quiet = np.errstate(over="ignore", invalid="ignore")
+"""A model may hold NaN and Inf already, and a fold that overflows is refused by ``fits``, not by a warning."""
+
+
 class Side(Enum):
     """On which side of a layer the batch norm stands that the layer swallows."""
 
@@ -67,6 +71,7 @@ class Kernel:
             bias = traits.bias_gain * np.broadcast_to(bias.astype(np.float64), (*bias.shape[:-1], outputs))
         return cls(canonical, bias, traits, weight.shape)
 
+    @_quiet
     def scale_outputs(self, affine: Affine) -> Kernel:
         """s·(W∗x + b) + t = (W·s)∗x + (b·s + t); ``affine`` is ``(g·o,)``."""
         groups, outputs = self.weight.shape[:2]
@@ -74,6 +79,7 @@ class Kernel:
         bias = affine.shift if self.bias is None else self.bias * affine.scale + affine.shift
         return replace(self, weight=weight, bias=bias)
 
+    @_quiet
     def absorb_inputs(self, affine: Affine) -> Kernel:
         """W∗(s·x + t) + b = (W·s)∗x + (b + Σ_{i,k} W·t), for a layer without zero padding; ``affine`` is ``(g·i,)``."""
         groups, outputs, inputs = self.weight.shape[:3]
