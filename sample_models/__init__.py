@@ -1,0 +1,89 @@
+"""The published networks bnfold is proved on: definitions, training, small trained files.
+
+A network is a row in NETWORKS and a file of its own name, ``sample_models/NAME.py``, which offers
+
+- ``NAME()``: the untrained architecture, what ``--model sample_models.NAME:NAME`` means;
+- ``train(job)``: a trained module;
+- ``reproduce(trained, test, job)``, where ``published`` is set: our figures beside the source's.
+
+The trained files that ship lie beside it, as ``NAME.onnx`` and ``NAME.safetensors``. This file imports without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnfold.data import DataSet
+    from sample_models.figures import Figures
+    from sample_models.training import Job
+
+HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Network:
+    """A row of the registry. ``shipped``: trained files are in the package; ``published``: figures to reproduce."""
+
+    name: str
+    summary: str
+    source: str
+    shipped: bool
+    published: bool
+
+    @property
+    def factory(self) -> str:
+        """What ``--model`` takes."""
+        return f"sample_models.{self.name}:{self.name}"
+
+    def build(self) -> nn.Module:
+        """The untrained architecture. Imports torch."""
+        module: nn.Module = getattr(import_module(f"sample_models.{self.name}"), self.name)()
+        return module
+
+    def file(self) -> NetworkFile:
+        """The network's own file. Imports torch."""
+        return cast("NetworkFile", import_module(f"sample_models.{self.name}"))
+
+    def weights(self, directory: Path = HERE) -> Path:
+        """Where the trained state_dict lies in ``directory``."""
+        return directory / f"{self.name}.safetensors"
+
+    def onnx(self, directory: Path = HERE) -> Path:
+        """Where the exported model lies in ``directory``."""
+        return directory / f"{self.name}.onnx"
+
+
+class NetworkFile(Protocol):
+    """What a network's file offers. ``reproduce`` is there where the registry says ``published``."""
+
+    def train(self, job: Job) -> nn.Module:
+        """The trained network, in evaluation mode."""
+        ...
+
+    def reproduce(self, trained: nn.Module, test: DataSet, job: Job) -> Figures:
+        """Our figures beside the published ones; ``job`` is for what has to be trained anew."""
+        ...
+
+
+NETWORKS: Final = (
+    Network(
+        name="tinycnn",
+        summary="conv 5×5, dense 1000, dense 10; two BNs; 63 MB",
+        source="Ibarrondo & Önen 2018",
+        shipped=False,
+        published=True,
+    ),
+    Network(
+        name="smallcnn",
+        summary="plain, depthwise and grouped convolutions and dense layers; five BNs; 0.2 MB",
+        source="ours: tinycnn's small sibling",
+        shipped=True,
+        published=False,
+    ),
+)
