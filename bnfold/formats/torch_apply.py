@@ -80,15 +80,14 @@ def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool
 
 
 def check_same_outputs(folded: nn.Module, inputs: Inputs, expected: Iterable[torch.Tensor]) -> None:
-    """Run the folded module on the recorded inputs; InternalError where its outputs are not the recorded ones."""
-    modes = [(part, part.training) for part in folded.modules()]
+    """Run a copy of the folded module on the recorded inputs; InternalError where it computes something else.
+
+    A copy, since a batch norm that stayed in training mode writes to its buffers, which the original shares.
+    """
+    scratch = structural_copy(folded, share_buffers=False)
     if folded.training:
-        folded.eval()
-    try:
-        actual = output_tensors(run(folded, inputs))
-    finally:
-        for part, mode in modes:
-            part.training = mode
+        scratch.eval()
+    actual = output_tensors(run(scratch, inputs))
     for before, after in zip(expected, actual, strict=True):
         if not _close(before, after):
             raise InternalError(

@@ -1,0 +1,101 @@
+"""Small modules with batch norms far from identity, and the judge of what a fold made of them."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfold import fold
+from bnfold.api import FoldResult
+from bnfold.core.verdict import Fold, Plan
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module in inference mode, its batch norms with statistics and parameters far from identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        if not isinstance(part, nn.modules.batchnorm._BatchNorm):
+            continue
+        if part.running_mean is not None and part.running_var is not None:
+            part.running_mean.copy_(torch.randn(part.num_features, generator=generator) * 2)
+            part.running_var.copy_(torch.rand(part.num_features, generator=generator) * 5 + 0.1)
+        if part.affine:
+            with torch.no_grad():
+                part.weight.copy_(torch.randn(part.num_features, generator=generator) + 2)
+                part.bias.copy_(torch.randn(part.num_features, generator=generator) * 2)
+    return module.eval()
+
+
+def verdicts(plan: Plan) -> dict[str, str]:
+    """By batch norm: the layers it folds into, or the reason's slug."""
+    return {
+        verdict.bn.label: ",".join(edit.layer.label for edit in verdict.edits)
+        if isinstance(verdict, Fold)
+        else verdict.reason.slug
+        for verdict in plan
+    }
+
+
+def judged_fold(module: nn.Module, x: torch.Tensor, **options: Any) -> FoldResult:
+    """Fold, and check everything that must hold whatever the verdicts are.
+
+    The same outputs on an input other than the recorded one; the given module, its mode and its outputs unchanged;
+    the result survives copying, pickling and a state_dict round trip.
+    """
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    modes = [part.training for part in module.modules()]
+    result = fold(module, x, **options)
+    fresh = torch.randn(x.shape, generator=torch.Generator().manual_seed(99)).to(x.dtype)
+    expected, actual = run(module, fresh), run(result.model, fresh)
+    assert_close(actual, expected)
+    assert [part.training for part in module.modules()] == modes
+    assert module.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert not any(type(part).__module__.startswith("bnfold") for part in result.model.modules())
+    assert torch.equal(run(copy.deepcopy(result.model), fresh), actual)
+    result.model.load_state_dict(copy.deepcopy(result.model.state_dict()))
+    assert torch.equal(run(result.model, fresh), actual)
+    return result
+
+
+def assert_survives_pickling(module: nn.Module, x: torch.Tensor) -> None:
+    stream = io.BytesIO()
+    torch.save(module, stream)
+    stream.seek(0)
+    assert torch.equal(run(torch.load(stream, weights_only=False), x), run(module, x))
+
+
+def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        was_training = module.training
+        output = (copy.deepcopy(module).eval() if was_training else module)(x)
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Relative to the largest output; an output of zeros proves nothing."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    scale = expected.abs().max().item()
+    assert scale > 0
+    assert (actual - expected).abs().max().item() <= TOLERANCE[expected.dtype] * scale
+
+
+def assert_scale_matters(module: nn.Module, bn: str, x: torch.Tensor) -> None:
+    """The output moves when the batch norm's γ does; otherwise a comparison says nothing about it."""
+    changed = copy.deepcopy(module)
+    part = changed.get_submodule(bn)
+    assert isinstance(part, nn.modules.batchnorm._BatchNorm)
+    if part.affine:
+        part.weight.data *= 1.1
+    else:
+        assert part.running_var is not None
+        part.running_var *= 1.1
+    assert not torch.equal(run(module, x), run(changed, x))
