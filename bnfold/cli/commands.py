@@ -1,0 +1,57 @@
+"""The table of commands. A command's module is imported when it runs, so ``--help`` costs no more than click."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from bnfold import __version__
+
+
+class LazyCommand(click.Command):
+    """A command's name and short help; ``command`` in its module takes over when it is called."""
+
+    def __init__(self, name: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401
+    ) -> click.Context:
+        """The context of the real command, in which click goes on."""
+        command: click.Command = import_module(f"bnfold.cli.{self.name}").command
+        return command.make_context(info_name, args, parent, **extra)
+
+
+class InOrder(click.Group):
+    """A group that lists its commands as they were given, which is the order of the work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The commands' names."""
+        return list(self.commands)
+
+
+COMMANDS = {
+    "inspect": "Show every batch norm, its verdict and why; write nothing.",
+    "convert": "Fold batch norms and write the model.",
+    "verify": "Are two models the same? Numbers, accuracy, verdict.",
+    "bench": "Which model is faster? Paired timing, verdict.",
+    "explain": "What a reason code means, and what to do.",
+    "data": "Say where data sets are looked for.",
+}
+
+bnfold = InOrder(
+    "bnfold",
+    commands=[LazyCommand(name, short_help) for name, short_help in COMMANDS.items()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Folds every batch norm of a trained network that can be folded exactly, and says why the others stay.",
+    epilog="Exit codes: 0 done, 1 check failed, 2 usage, 3 input, 4 refused for safety, 5 --require-fold not met, "
+    "6 output not written, 7 data set, 70 our bug.",
+    params=[],
+)
+bnfold = click.version_option(__version__, message="%(prog)s %(version)s")(bnfold)

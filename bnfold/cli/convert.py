@@ -1,0 +1,173 @@
+"""``bnfold convert``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Unpack
+
+import click
+
+from bnfold.cli.failures import Debugging, say
+from bnfold.cli.options import PlanOptions, plan_options, report_options
+from bnfold.cli.result import Presentation
+from bnfold.errors import BnfoldError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.records import ConvertReport, Report
+
+_EXAMPLES = """\b
+Examples:
+  bnfold convert model.onnx -o folded.onnx --verify
+  bnfold convert models/*.onnx --out-dir folded --require-fold=all
+  bnfold convert net.safetensors --model mypkg.nets:build --input 1x3x32x32
+"""
+
+
+class ConvertOptions(PlanOptions):
+    """The converter's options, as the API names them."""
+
+    force: bool
+    verify: str | None
+    dry_run: bool
+    check: bool
+    bench: bool
+    require_fold: Literal["any", "all"] | None
+
+
+class ConvertCommand(click.Command):
+    """``--verify`` and ``--require-fold`` have optional values, which must not swallow the MODEL that follows."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write an option that stands alone as ``--option=VALUE`` unless what follows can only be its value."""
+        end = args.index("--") if "--" in args else len(args)
+        whole = [_made_whole(word, args[place + 1 : place + 2]) for place, word in enumerate(args[:end])]
+        return super().parse_args(ctx, whole + args[end:])
+
+
+@click.command("convert", cls=ConvertCommand, epilog=_EXAMPLES)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Default: NAME.folded.EXT beside MODEL."
+)
+@click.option("--out-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write each NAME.folded.EXT into DIR.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option(
+    "--verify",
+    is_flag=False,
+    flag_value="random",
+    metavar="[DATA]",
+    help="Verify before OUT is put in place; alone: random data.",
+)
+@click.option("--bench", is_flag=True, help="Then time both.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@click.option("--check", is_flag=True, help="Exit 1 unless OUT is what would be written.")
+@click.option(
+    "--require-fold",
+    is_flag=False,
+    flag_value="any",
+    type=click.Choice(["any", "all"]),
+    metavar="[any|all]",
+    help="Exit 5 unless any or all were folded; alone: any.",
+)
+@plan_options
+@report_options
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    models: tuple[Path, ...],
+    output: Path | None,
+    out_dir: Path | None,
+    presentation: Presentation,
+    **options: Unpack[ConvertOptions],
+) -> int:
+    """Fold the batch norms of each MODEL and write it.
+
+    Several MODELs: all are converted, whatever happens to one, and the worst exit code is returned.
+    """
+    from bnfold import api
+
+    outputs = planned_outputs(models, output, out_dir)
+    presentation.check_files([*models, *outputs])
+    if out_dir is not None and not (options["dry_run"] or options["check"]):
+        _create(out_dir)
+
+    def convert(model: Path, out: Path) -> ConvertReport:
+        with presentation.working() as progress:
+            return api.convert(model, out, **options, progress=progress)
+
+    if len(models) == 1:
+        presentation.report_of(lambda: convert(models[0], outputs[0]))
+        return 0
+    return _all_of_them(zip(models, outputs, strict=True), convert, presentation, context.ensure_object(Debugging))
+
+
+def planned_outputs(models: Sequence[Path], output: Path | None, out_dir: Path | None) -> list[Path]:
+    """Where each model goes. Raises UsageError where two would go to one file, or one onto another's input."""
+    from bnfold.api import default_output
+
+    if output is not None and out_dir is not None:
+        raise UsageError("--output and --out-dir exclude each other", remedy="give one of them")
+    if output is not None and len(models) > 1:
+        raise UsageError(f"--output names one file, but there are {len(models)} MODELs", remedy="use --out-dir DIR")
+    if output is not None:
+        return [output]
+    outputs = [default_output(model) if out_dir is None else out_dir / default_output(model).name for model in models]
+    taken: dict[str, Path] = {}
+    for model, out in zip(models, outputs, strict=True):
+        earlier = taken.setdefault(os.path.realpath(out), model)
+        if earlier is not model:
+            raise UsageError(f"{earlier} and {model} would both be written to {out}", remedy="convert them apart")
+    for model in models:
+        writer = taken.get(os.path.realpath(model))
+        if writer not in {None, model}:
+            raise UsageError(
+                f"{writer} would be written over {model}", remedy="convert them apart, or use --out-dir DIR"
+            )
+    return outputs
+
+
+def _all_of_them(
+    jobs: Iterable[tuple[Path, Path]],
+    convert: Callable[[Path, Path], ConvertReport],
+    presentation: Presentation,
+    debugging: Debugging,
+) -> int:
+    """Convert one after the other; an error is told and does not keep the others from being converted."""
+    reports: list[Report] = []
+    worst = 0
+    for model, out in jobs:
+        failure: Exception | None = None
+        try:
+            report: Report | None = convert(model, out)
+        except Exception as error:  # noqa: BLE001 - one model's failure, even a bug of ours, is not the others'
+            failure = error
+            report = error.report if isinstance(error, BnfoldError) else None
+        if report is not None:
+            presentation.show_one_of_many(report, first=not reports)
+            reports.append(report)
+        if failure is not None:
+            worst = max(worst, say(failure, debugging, about=str(model)))
+    presentation.finish_many(reports)
+    return worst
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}") from error
+
+
+def _made_whole(word: str, following: list[str]) -> str:
+    if word == "--verify" and not any(_is_data(value) for value in following):
+        return "--verify=random"
+    if word == "--require-fold" and not any(value in {"any", "all"} for value in following):
+        return "--require-fold=any"
+    return word
+
+
+def _is_data(value: str) -> bool:
+    return value in {"mnist", "random"} or value.endswith(".npz") or Path(value).is_dir()

@@ -1,0 +1,52 @@
+"""From a command line to an exit code: every way a run can end is decided here.
+
+The codes are fixed (see ``bnfold.errors``); 130 and 143 are what shells report for SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final, NoReturn
+
+import click
+
+from bnfold.cli.commands import bnfold
+from bnfold.cli.failures import Debugging, say, say_usage
+from bnfold.cli.streams import put_error, take_over_stdout
+
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+
+def main() -> NoReturn:
+    """Run the command line of this process, and end the process."""
+    take_over_stdout()
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code. Errors have been printed; only SystemExit (SIGTERM) leaves it."""
+    debugging = Debugging()
+    try:
+        result = bnfold.main(list(arguments), prog_name="bnfold", obj=debugging, standalone_mode=False)
+    except click.ClickException as error:
+        say_usage(error)
+        return error.exit_code
+    except click.Abort as abort:  # click's word for KeyboardInterrupt, and for EOFError, which readers of files raise
+        if isinstance(abort.__cause__, EOFError):
+            return say(abort.__cause__, debugging)
+        put_error("interrupted\n")
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours is told like any error
+        return say(error, debugging)
+    return result if isinstance(result, int) else 0
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, so that temporary files are removed; a second SIGTERM does not disturb that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)

@@ -1,0 +1,120 @@
+"""The options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
+
+import click
+
+from bnfold.cli.failures import Debugging
+from bnfold.cli.parameters import factory, input_spec, report_file
+from bnfold.cli.result import Presentation
+from bnfold.records import InputSpec
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class ModelOptions(TypedDict):
+    """What the API wants to know to load and run a model."""
+
+    factory: str | None
+    inputs: tuple[InputSpec, ...] | None
+    trust_code: bool
+
+
+class PlanOptions(ModelOptions):
+    """What it wants to know besides to decide about each batch norm."""
+
+    freeze: bool
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
+
+
+def model_options(function: _Function) -> _Function:
+    """``--model``, ``--input``, ``--trust-code``."""
+    return _with_options(
+        function,
+        click.option(
+            "--model",
+            "factory",
+            type=factory,
+            metavar="FACTORY",
+            help="A state_dict's architecture: pkg.module:factory (runs it).",
+        ),
+        click.option(
+            "--input",
+            "inputs",
+            type=input_spec,
+            multiple=True,
+            metavar="SPEC",
+            callback=lambda _context, _option, value: value or None,
+            help="An example input: [NAME=]1x3x224x224[:f32]; repeatable.",
+        ),
+        click.option("--trust-code", is_flag=True, help="Load formats that run code (pickled modules)."),
+    )
+
+
+def plan_options(function: _Function) -> _Function:
+    """The model options, ``--only``, ``--skip``, ``--freeze``."""
+    return _with_options(
+        model_options(function),
+        click.option("--only", multiple=True, metavar="GLOB", help="Fold only these batch norms; repeatable."),
+        click.option("--skip", multiple=True, metavar="GLOB", help="Keep these batch norms; repeatable."),
+        click.option("--freeze", is_flag=True, help="Take overridable initializers for constants."),
+    )
+
+
+def report_options(function: Callable[..., int]) -> Callable[..., int]:
+    """``--format``, ``--report``, ``--quiet``, ``--verbose``, ``--debug``; the command gets a ``presentation``."""
+
+    @functools.wraps(function)
+    def presenting(*, form: str, files: tuple[str, ...], quiet: bool, verbose: bool, **options: object) -> int:
+        return function(presentation=Presentation(form, files, quiet, verbose), **options)
+
+    return _with_options(
+        presenting,
+        format_option,
+        click.option(
+            "--report",
+            "files",
+            type=report_file,
+            multiple=True,
+            metavar="FILE",
+            help="Also write it to FILE.json or .txt; repeatable.",
+        ),
+        click.option("--quiet", is_flag=True, help="No progress and no warnings."),
+        click.option("--verbose", is_flag=True, help="More columns, hashes, environment."),
+        debug_option,
+    )
+
+
+def format_option(function: _Function) -> _Function:
+    """``--format text|json``."""
+    return click.option(
+        "--format", "form", type=click.Choice(["text", "json"]), default="text", help="What is printed. [default: text]"
+    )(function)
+
+
+def debug_option(function: _Function) -> _Function:
+    """``--debug``; found again in the run's Debugging, because an error outlives the command that raised it."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_remember_debug,
+        help="Show tracebacks of errors.",
+    )(function)
+
+
+def _remember_debug(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    context.ensure_object(Debugging).wanted = value
+
+
+def _with_options(function: _Function, *options: Callable[[Any], Any]) -> _Function:
+    """Decorate with the options, so that ``--help`` lists them in the order given."""
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,99 @@
+"""How a command's result reaches the user: stdout, report files, warnings, and the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bnfold.cli.streams import prints_go_to_stderr, put_error, put_result
+from bnfold.errors import BnfoldError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.records import Report
+    from bnfold.render.progress import ProgressCallback
+
+_Report = TypeVar("_Report", bound="Report")
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """What the user wants to see: ``form`` is text or json, ``files`` get the report besides."""
+
+    form: str
+    files: tuple[str, ...]
+    quiet: bool
+    verbose: bool
+
+    def check_files(self, models: Sequence[Path]) -> None:
+        """Raise now, before any work, where a report could not be written or would replace a model."""
+        from bnfold.files.writing import check_target, same_file
+
+        for file in map(Path, self.files):
+            if any(same_file(file, model) for model in models):
+                raise UsageError(f"--report {file} would replace a model", remedy="choose another name")
+            check_target(file, force=True)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[ProgressCallback]:
+        """While work runs: its progress is shown, and what it prints is no part of the result."""
+        from bnfold.render.progress import progress_shown
+
+        with prints_go_to_stderr(), progress_shown(quiet=self.quiet) as progress:
+            yield progress
+
+    def report_of(self, work: Callable[[], _Report]) -> _Report:
+        """Do the work and show its report; where an error carries one, show that and let the error go on."""
+        try:
+            report = work()
+        except BnfoldError as error:
+            if error.report is not None:
+                self._show(error.report)
+            raise
+        self._show(report)
+        return report
+
+    def show_one_of_many(self, report: Report, *, first: bool) -> None:
+        """Print one of several reports; ``finish_many`` follows the last."""
+        if self.form == "text" and not first:
+            put_result("\n")
+        self._print_text(report)
+
+    def finish_many(self, reports: Sequence[Report]) -> None:
+        """Print and write what takes several reports together: JSON is a list of them."""
+        self._deliver(reports, json.dumps([report.to_dict() for report in reports], indent=2, allow_nan=False))
+
+    def _show(self, report: Report) -> None:
+        self._print_text(report)
+        self._deliver([report], report.to_json())
+
+    def _print_text(self, report: Report) -> None:
+        from bnfold.render.page import page_of
+        from bnfold.render.text import to_text, warnings_of
+
+        if self.form == "text":
+            put_result(to_text(report, page_of(sys.stdout, details=self.verbose)))
+        if not self.quiet:
+            put_error("".join(f"warning: {warning}\n" for warning in warnings_of(report)))
+
+    def _deliver(self, reports: Sequence[Report], document: str) -> None:
+        """Print the JSON document, and write each file in the form that its suffix says, over an earlier report."""
+        from bnfold.files.writing import write_atomically
+
+        if self.form == "json":
+            put_result(document + "\n")
+        for file in self.files:
+            content = self._plain_text(reports) if file.lower().endswith(".txt") else document + "\n"
+            write_atomically(Path(file), content.encode("utf-8"), force=True)
+
+    def _plain_text(self, reports: Sequence[Report]) -> str:
+        from bnfold.render.page import Page
+        from bnfold.render.text import to_text, warnings_of
+
+        page = Page(details=self.verbose)
+        warnings = [f"warning: {warning}\n" for report in reports for warning in warnings_of(report)]
+        return "\n".join(to_text(report, page) for report in reports) + "".join(warnings)

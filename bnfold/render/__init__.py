@@ -1,0 +1,1 @@
+"""Records to text and JSON for people and programs; never measures, never judges. rich is imported where it draws."""

@@ -1,0 +1,122 @@
+"""What ``verify`` measured: the models and the data, then a table a comparison, accuracy, and the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnfold.files.names import printable
+from bnfold.render.files import environment_line, file_table
+from bnfold.render.numbers import counted, error, percent
+from bnfold.render.page import Block, Cell, Column, Page, Styled, Table
+
+if TYPE_CHECKING:
+    from bnfold.records import AccuracyRecord, Comparison, DataRecord, OutputDifference, VerifyReport
+
+_COLUMNS = (
+    Column("output", cut=True),
+    Column("dtype", drop=7),
+    Column("max error", "right"),
+    Column("mean error", "right", drop=4),
+    Column("relative", "right"),
+    Column("one ulp", "right", drop=8),
+    Column("tolerance", "right"),
+    Column("passes at", "right", drop=3),
+    Column("NaN", "right", drop=5),
+    Column("Inf", "right", drop=6),
+    Column("verdict"),
+)
+_SHOWN_FLIPS = 10
+
+
+def verification_blocks(report: VerifyReport, page: Page) -> list[Block]:
+    """The whole report; its last line is PASS or FAIL."""
+    files = file_table({"original": report.source, "folded": report.output}, page)
+    environment = [environment_line(report.environment)] if page.details else []
+    return [files, *environment, "", *judgement_blocks(report, page)]
+
+
+def judgement_blocks(report: VerifyReport, page: Page) -> list[Block]:
+    """The report without its heading: what ``convert --verify`` shows."""
+    blocks: list[Block] = [_data_line(report.data), ""]
+    blocks += _comparison_blocks("as written", report.as_written, page)
+    if report.as_deployed is not None:
+        blocks += _comparison_blocks("as deployed (this one only warns)", report.as_deployed, page)
+    if report.accuracy is not None:
+        blocks += [*_accuracy_blocks(report.accuracy), ""]
+    return [*blocks, Styled("PASS", "bold green") if report.passed else Styled("FAIL", "bold red")]
+
+
+def _data_line(data: DataRecord) -> str:
+    line = f"inputs: {printable(data.name)}, {counted(data.samples, 'sample')} in batches of {data.batch:,}"
+    if data.seed is not None:
+        line += f", seed {data.seed}"
+    scaled = _scaled(data)
+    return line if scaled == "x" else f"{line}, scaled to {scaled}"
+
+
+def _scaled(data: DataRecord) -> str:
+    """The formula that was used, without the parts that change nothing."""
+    formula = "x" if data.scale in {None, 1} else f"x / {data.scale:g}"
+    if data.mean:
+        formula = f"{formula} - {data.mean:g}"
+    if data.std in {None, 1}:
+        return formula
+    return f"({formula}) / {data.std:g}"
+
+
+def _comparison_blocks(title: str, comparison: Comparison, page: Page) -> list[Block]:
+    heading = Styled(f"{title}: {printable(comparison.runtime)}", "bold")
+    kept = [index for index, column in enumerate(_COLUMNS) if page.details or column.title != "one ulp"]
+    rows = [_row(item) for item in comparison.outputs]
+    table = Table(tuple(_COLUMNS[index] for index in kept), [tuple(row[index] for index in kept) for row in rows])
+    differences = [Styled(printable(difference), "red") for difference in comparison.differences]
+    return [heading, *([table] if rows else []), *differences, ""]
+
+
+def _row(item: OutputDifference) -> tuple[Cell, ...]:
+    needed = "never" if item.smallest_passing_tolerance is None else error(item.smallest_passing_tolerance)
+    return (
+        printable(item.name),
+        item.dtype,
+        error(item.max_abs_error),
+        error(item.mean_abs_error),
+        error(item.relative_error),
+        error(item.rounding_error),
+        error(item.tolerance),
+        needed,
+        f"{item.nan_count:,}",
+        f"{item.inf_count:,}",
+        Styled(_verdict(item), "green" if item.passed else "red"),
+    )
+
+
+def _verdict(item: OutputDifference) -> str:
+    if item.passed:
+        return "same"
+    if item.same_nan and item.same_inf:
+        return "differs"
+    return "Inf elsewhere" if item.same_nan else "NaN elsewhere"
+
+
+def _accuracy_blocks(accuracy: AccuracyRecord) -> list[Block]:
+    samples = accuracy.samples
+    rows: list[tuple[Cell, ...]] = [
+        ("original", percent(accuracy.original_accuracy), f"{accuracy.original_correct:,} of {samples:,}"),
+        ("folded", percent(accuracy.folded_accuracy), f"{accuracy.folded_correct:,} of {samples:,}"),
+    ]
+    table = Table((Column("model"), Column("accuracy", "right"), Column("correct", "right")), rows)
+    allowed = "none is allowed" if accuracy.max_flips == 0 else f"{accuracy.max_flips:,} allowed"
+    flips = f"{accuracy.flips:,} of {counted(samples, 'prediction')} flipped ({allowed})"
+    blocks: list[Block] = [table, flips if accuracy.passed else Styled(flips, "red")]
+    if accuracy.max_accuracy_drop is not None:
+        drop = accuracy.original_accuracy - accuracy.folded_accuracy
+        blocks.append(f"accuracy fell by {percent(drop)} ({percent(accuracy.max_accuracy_drop)} allowed)")
+    if accuracy.flipped:
+        blocks.append(f"flipped samples: {_first(accuracy.flipped)}")
+    return blocks
+
+
+def _first(flipped: tuple[int, ...]) -> str:
+    shown = ", ".join(str(index) for index in flipped[:_SHOWN_FLIPS])
+    more = len(flipped) - _SHOWN_FLIPS
+    return shown if more <= 0 else f"{shown} and {more:,} more (all are in the JSON report)"
