@@ -49,7 +49,7 @@ def view(
                 values[word] = Value(word)
                 current = word
     shapes = dict.fromkeys(values, (None,) * rank) if rank else {}
-    return GraphView(tuple(nodes), values, frozenset(outputs), lambda: shapes)
+    return GraphView(tuple(nodes), values.get, frozenset(outputs), lambda: shapes)
 
 
 def constant(name: str, array: Any, dtype: str = "") -> Value:

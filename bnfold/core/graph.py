@@ -145,7 +145,8 @@ class GraphView:
     """A model's operators in order, and what connects them. Read-only; ``after`` gives the view as folds leave it."""
 
     nodes: tuple[Node, ...]
-    values: Mapping[str, Value]
+    value_of: Callable[[str], Value | None]
+    """What is known of a value by id; None where the model computes it."""
     outputs: frozenset[str]
     load_shapes: Callable[[], Mapping[str, Shape]]
     steps: Mapping[int, tuple[Step, ...]] = field(default_factory=dict)
@@ -183,12 +184,12 @@ class GraphView:
 
     def constant(self, value: str | None) -> Constant | None:
         """The constant behind ``value``, if it has one."""
-        found = self.values.get(value) if value is not None else None
+        found = self.value_of(value) if value is not None else None
         return found.constant if found else None
 
     def lock(self, value: str | None) -> Lock | None:
         """Why ``value`` may not be read or rewritten, if so."""
-        found = self.values.get(value) if value is not None else None
+        found = self.value_of(value) if value is not None else None
         return found.lock if found else None
 
     def shape(self, value: str) -> Shape | None:
@@ -219,4 +220,4 @@ class GraphView:
             if node.index not in removed
         )
         outputs = frozenset(resolved for value in self.outputs if (resolved := resolve(value)) is not None)
-        return GraphView(nodes, self.values, outputs, self.load_shapes, steps)
+        return GraphView(nodes, self.value_of, outputs, self.load_shapes, steps)

@@ -70,7 +70,7 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     translation = _Translation(scratch, recorder, stored, locks)
     translation.add_calls()
     values = translation.values()
-    view = GraphView(tuple(translation.nodes), values, output_ids, lambda: recorder.shapes)
+    view = GraphView(tuple(translation.nodes), values.get, output_ids, lambda: recorder.shapes)
     return Capture(view, translation.owners, tuple(tensor.clone() for tensor in tensors), translation.notes())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnfold.core import carry
 from bnfold.core.affine import Affine
 from bnfold.core.graph import LAYERS, GraphView, LayerTraits, Node
-from bnfold.core.kernel import Side, Step, fits, output_channels
+from bnfold.core.kernel import Side, Step, fits, layer_constants, output_channels
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
 from bnfold.core.verdict import Fold, LayerEdit
@@ -91,8 +91,11 @@ def _require_same_channels(view: GraphView, layer: Node, traits: LayerTraits, va
             f"the channels of {layer.op} {layer.label!r} are on axis {axis}, the batch norm acts on axis {affine.axis}"
         )
         raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)
-    weight = view.constant(layer.inputs[1])
-    channels = output_channels(traits, weight.shape) if weight else None
+    weight, bias, _ = layer_constants(view, layer)
+    channels = output_channels(traits, weight.shape)
     if channels != affine.channels:
         detail = f"{layer.label!r} has {channels} output channels, the batch norm {affine.channels}"
+        raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)
+    if bias is not None and bias.shape[-1:] not in {(), (1,), (channels,)}:
+        detail = f"the bias of {layer.label!r} has shape {list(bias.shape)} for {channels} output channels"
         raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)

@@ -54,6 +54,7 @@ class _Editor:
         self.producers = {
             scope.id(name): node for scope in view.scopes for node in scope.graph.node for name in node.output if name
         }
+        self.readers = _readers(view.scopes)
         self.removed: list[Place] = []
         self.inserted: list[tuple[Place, NodeProto]] = []
         self.orphans: list[tuple[Scope, str]] = []
@@ -122,6 +123,9 @@ class _Editor:
         producer = self.producers.pop(place.scope.id(data))
         producer.output[list(producer.output).index(data)] = output
         self.producers[place.scope.id(output)] = producer
+        for reader in self.readers.pop(place.scope.id(data), ()):  # whoever reads only its shape or type
+            _rename_input(reader, data, output)
+            self.readers[place.scope.id(output)].append(reader)
         self.vanished[place.scope.prefix].add(data)
         self.removed.append(place)
         self.orphans += [(place.scope, name) for name in place.proto.input[1:] if name]
@@ -141,7 +145,7 @@ class _Editor:
             _drop(scope.graph.value_info, self.vanished[scope.prefix])
 
     def drop_orphans(self) -> None:
-        """Drop old tensors that nobody reads any more, and the Constant and Identity nodes that made them."""
+        """Drop old tensors that nobody reads any more, and the nodes that made them."""
         uses = Counter(scope.id(name) for scope in self.view.scopes for node in scope.graph.node for name in node.input)
         uses.update(scope.id(value.name) for scope in self.view.scopes for value in scope.graph.output)
         dropped: defaultdict[str, set[str]] = defaultdict(set)
@@ -150,6 +154,8 @@ class _Editor:
             reader, name = pending.pop()
             scope = reader.owner(name)
             if scope is None or uses[scope.id(name)] or name in dropped[scope.prefix]:
+                continue
+            if self.view.graph.value_of(scope.id(name)) is None:
                 continue
             dropped[scope.prefix].add(name)
             node = self.producers.get(scope.id(name))
@@ -179,6 +185,23 @@ class _Editor:
             name = f"{wish}_{number}"
         self.names.add(name)
         return name
+
+
+def _readers(scopes: list[Scope]) -> defaultdict[str, list[NodeProto]]:
+    """The nodes that read each value in its own graph."""
+    readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+    for scope in scopes:
+        for node in scope.graph.node:
+            for name in node.input:
+                readers[scope.id(name)].append(node)
+    return readers
+
+
+def _rename_input(node: NodeProto, old: str, new: str) -> None:
+    """Let ``node`` read ``new`` wherever it reads ``old``."""
+    for slot, name in enumerate(node.input):
+        if name == old:
+            node.input[slot] = new
 
 
 def _bias_slot(place: Place) -> int:

@@ -29,7 +29,7 @@ class Operator:
     proto: NodeProto
     opset: int
     inputs: tuple[str | None, ...]
-    values: dict[str, Value]
+    value_of: Callable[[str], Value | None]
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -38,8 +38,12 @@ class Operator:
 
     def constant(self, slot: int) -> Constant | None:
         """The constant on an input slot, if it is one."""
-        value = self.values.get(self.inputs[slot] or "") if slot < len(self.inputs) else None
+        value = self.value(slot)
         return value.constant if value else None
+
+    def value(self, slot: int) -> Value | None:
+        """What is known of the value on an input slot."""
+        return self.value_of(self.inputs[slot] or "") if slot < len(self.inputs) else None
 
     def padded_inputs(self, count: int) -> tuple[str | None, ...]:
         """The inputs, with None for absent ones up to ``count``."""
@@ -99,9 +103,8 @@ def gemm(op: Operator) -> Meaning:
 
 def matmul(op: Operator) -> Meaning:
     """MatMul with a constant matrix on the right is a layer, at any rank; any other is not."""
-    weight = op.constant(1)
-    locked = op.values.get(op.inputs[1] or "")
-    if (weight is None and not (locked and locked.lock)) or (weight and len(weight.shape) != MATRIX):
+    weight = op.value(1)
+    if weight is None or (weight.constant and len(weight.constant.shape) != MATRIX):
         return opaque(op)
     traits = LayerTraits(inputs_first=True, channel_axis=-1)
     return Meaning(OpKind.LINEAR, (*op.inputs, None), traits)
@@ -123,6 +126,11 @@ def dropout(op: Operator) -> Meaning:
     return opaque(op) if trains else Meaning(OpKind.LAYOUT, op.inputs[:1])
 
 
+def cast_like(op: Operator) -> Meaning:
+    """CastLike of a constant reads only the type of its other input."""
+    return shape(op) if op.constant(0) else opaque(op)
+
+
 def shape(op: Operator) -> Meaning:
     """Shape and Size read no element."""
     return Meaning(OpKind.SHAPE, op.inputs)
@@ -135,6 +143,7 @@ def opaque(op: Operator) -> Meaning:
 
 ROWS: dict[str, Callable[[Operator], Meaning]] = {
     "BatchNormalization": batch_normalization,
+    "CastLike": cast_like,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "Dropout": dropout,

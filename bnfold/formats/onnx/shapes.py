@@ -1,26 +1,48 @@
-"""Shapes as onnx infers them, from a copy of the model without its large tensors."""
+"""Types and shapes as onnx infers them, from a copy of the model without its large tensors."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from bnfold.core.graph import Shape
 from bnfold.formats.onnx.scopes import Scope, scopes_of
+from bnfold.formats.onnx.tensors import dtype_name
 
 SHAPE_TENSOR_BYTES = 1024
 """Tensors up to this size are kept: the shapes, axes and sizes that inference reads."""
 
 
-def inferred_shapes(model: ModelProto, scopes: list[Scope]) -> dict[str, Shape]:
-    """The shape of every value of which at least the rank is known, by id.
+@dataclass(frozen=True)
+class TensorType:
+    """What is known of a tensor before it exists: its ONNX data type, and its shape, None where the rank is unknown."""
+
+    data_type: int
+    shape: Shape | None
+
+    @property
+    def dtype(self) -> str:
+        """The data type in NumPy's words."""
+        return dtype_name(self.data_type)
+
+    @property
+    def static_shape(self) -> tuple[int, ...] | None:
+        """The shape where every dimension is a known size."""
+        sizes = tuple(size for size in self.shape or () if isinstance(size, int))
+        return sizes if self.shape is not None and len(sizes) == len(self.shape) else None
+
+
+def inferred_types(model: ModelProto, scopes: list[Scope]) -> dict[str, TensorType]:
+    """The type of every tensor of which at least the data type is known, by id.
 
     Where inference finds the model inconsistent, what the model declares itself is all that is known.
     """
     try:
         inferred = shape_inference.infer_shapes(_skeleton(model), data_prop=True)
     except shape_inference.InferenceError:
-        return _declared_shapes(scopes)
-    return _declared_shapes(scopes_of(inferred))
+        return _declared_types(scopes)
+    return _declared_types(scopes_of(inferred))
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
@@ -43,15 +65,15 @@ def _declaration(tensor: TensorProto) -> ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
 
 
-def _declared_shapes(scopes: list[Scope]) -> dict[str, Shape]:
-    """The shapes that inputs, outputs and value infos declare."""
-    shapes: dict[str, Shape] = {}
+def _declared_types(scopes: list[Scope]) -> dict[str, TensorType]:
+    """The types that inputs, outputs and value infos declare."""
+    types = {}
     for scope in scopes:
         for value in (*scope.graph.input, *scope.graph.value_info, *scope.graph.output):
-            tensor_type = value.type.tensor_type
-            if tensor_type.HasField("shape"):
-                dims = tensor_type.shape.dim
-                shapes[scope.id(value.name)] = tuple(
-                    dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims
-                )
-    return shapes
+            declared = value.type.tensor_type
+            if not declared.elem_type:
+                continue
+            dims = declared.shape.dim
+            shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims)
+            types[scope.id(value.name)] = TensorType(declared.elem_type, shape if declared.HasField("shape") else None)
+    return types

@@ -11,21 +11,25 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfold.errors import InputError
 
 
-def dtype_name(tensor: TensorProto) -> str:
-    """The dtype of a stored tensor in NumPy's words (and ml_dtypes' beyond them: bfloat16, float8_e4m3fn, …)."""
-    return str(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+def dtype_name(data_type: int) -> str:
+    """An ONNX data type in NumPy's words (and ml_dtypes' beyond them: bfloat16, float8_e4m3fn, …)."""
+    return str(helper.tensor_dtype_to_np_dtype(data_type))
 
 
 def tensor_values(tensor: TensorProto) -> NDArray[Any]:
-    """The values of a stored tensor; bfloat16 widened to float32. Raises InputError where data and shape disagree."""
+    """The values of a stored tensor. Raises InputError where data and shape disagree."""
     try:
-        values = numpy_helper.to_array(tensor)
+        return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"the tensor {tensor.name!r} is corrupt: its data does not fit its shape {list(tensor.dims)}",
-            remedy="Export the model again.",
+            remedy="export the model again",
         ) from error
-    return values.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else values
+
+
+def widened(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in one of NumPy's own dtypes: bfloat16 becomes float32."""
+    return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
 _DATA_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "float64": "DOUBLE"}

@@ -10,12 +10,12 @@ from functools import cache
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
-from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind
+from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape
 from bnfold.core.reason import Reason
-from bnfold.formats.onnx.constants import constant_values
+from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.operators import ROWS, Meaning, Operator, opaque
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
-from bnfold.formats.onnx.shapes import inferred_shapes
+from bnfold.formats.onnx.shapes import TensorType, inferred_types
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def view_of(model: ModelProto, *, freeze: bool = False) -> OnnxView:
     for function in model.functions:
         translation.add_function(function)
     outputs = frozenset(scope.id(value.name) for scope in translation.scopes for value in scope.graph.output)
-    graph = GraphView(tuple(translation.nodes), translation.values, outputs, translation.load_shapes)
+    graph = GraphView(tuple(translation.nodes), translation.constants.value, outputs, translation.shapes)
     return OnnxView(graph, translation.places, translation.scopes)
 
 
@@ -66,9 +66,10 @@ class _Translation:
 
     def __init__(self, model: ModelProto, *, freeze: bool) -> None:
         self.scopes = scopes_of(model)
-        self.values = constant_values(self.scopes, model.ir_version, freeze=freeze)
         self.opset = next((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), 1)
-        self.load_shapes = cache(lambda: inferred_shapes(model, self.scopes))
+        self.types = cache(lambda: inferred_types(model, self.scopes))
+        self.shapes = cache(lambda: _shapes_of(self.types()))
+        self.constants = Constants(model, self.scopes, self.types, freeze=freeze)
         self.outputs = {scope.id(value.name) for scope in self.scopes for value in scope.graph.output}
         self.uses = _uses(self.scopes)
         self.nodes: list[Node] = []
@@ -82,7 +83,7 @@ class _Translation:
             if position in taken:
                 continue
             inputs = tuple(self.resolve(scope, name) for name in proto.input)
-            meaning = _meaning(Operator(proto, self.opset, inputs, self.values))
+            meaning = _meaning(Operator(proto, self.opset, inputs, self.constants.value))
             outputs = tuple(scope.id(name) for name in proto.output if name)
             positions: tuple[int, ...] = (position,)
             bias_add = self.bias_add(scope, proto, meaning)
@@ -108,7 +109,7 @@ class _Translation:
         if not name:
             return None
         owner = scope.owner(name)
-        if owner is None or owner is scope or owner.id(name) in self.values or scope.parent is None:
+        if owner is None or owner is scope or self.constants.value(owner.id(name)) is not None or scope.parent is None:
             return scope.id(name)
         local = scope.prefix + name
         if local not in self.captured:
@@ -130,11 +131,11 @@ class _Translation:
         if user is not scope or add.op_type != "Add" or add.domain not in ONNX_DOMAINS or add.attribute:
             return None
         other = next(name for name in add.input if name != proto.output[0])
-        value = self.values.get(scope.id(other))
-        weight = self.values[meaning.inputs[1] or ""].constant
-        if value is None or value.constant is None or weight is None:
+        value = self.constants.value(scope.id(other))
+        weight = self.constants.value(meaning.inputs[1] or "")
+        if value is None or value.constant is None or weight is None or weight.constant is None:
             return None
-        return position if self.is_bias(value.constant, weight, product) else None
+        return position if self.is_bias(value.constant, weight.constant, product) else None
 
     def is_bias(self, constant: Constant, weight: Constant, product: str) -> bool:
         """Whether adding ``constant`` to the product gives each output channel a number, and no further axes."""
@@ -144,7 +145,7 @@ class _Translation:
         rank = len(constant.shape)
         if rank <= 1:
             return True
-        product_shape = self.load_shapes().get(product)
+        product_shape = self.shapes().get(product)
         return product_shape is not None and rank <= len(product_shape)
 
     def add_function(self, function: FunctionProto) -> None:
@@ -155,7 +156,7 @@ class _Translation:
                 continue
             prefix = f"{function.domain}:{function.name}:"
             inputs = tuple(prefix + name if name else None for name in proto.input)
-            meaning = _meaning(Operator(proto, opset, inputs, {}))
+            meaning = _meaning(Operator(proto, opset, inputs, lambda _: None))
             lock = Lock(Reason.INSIDE_FUNCTION, f"it belongs to the function {function.name!r}")
             outputs = tuple(prefix + name for name in proto.output if name)
             self.add(proto, replace(meaning, lock=lock), outputs)
@@ -165,6 +166,11 @@ def _meaning(op: Operator) -> Meaning:
     """What the table says of an operator; other domains' operators are unknown."""
     row = ROWS.get(op.proto.op_type, opaque) if op.proto.domain in ONNX_DOMAINS else opaque
     return row(op)
+
+
+def _shapes_of(types: Mapping[str, TensorType]) -> dict[str, Shape]:
+    """The shape of every value of which at least the rank is known."""
+    return {value: known.shape for value, known in types.items() if known.shape is not None}
 
 
 def _uses(scopes: list[Scope]) -> dict[str, list[tuple[Scope, int]]]:

@@ -1,0 +1,172 @@
+"""Reports as the commands make them, for the tests of everything that shows them."""
+
+from __future__ import annotations
+
+from bnfold.records import (
+    AccuracyRecord,
+    BatchNormRecord,
+    BenchCase,
+    BenchReport,
+    Comparison,
+    ConvertReport,
+    DataRecord,
+    Environment,
+    ExternalRecord,
+    FileRecord,
+    InspectReport,
+    NodeCount,
+    OutputDifference,
+    ReasonRecord,
+    Timing,
+    VerifyReport,
+)
+
+VERSION = "0.1.0"
+SOURCE = FileRecord("models/model.onnx", "onnx", "3f" * 32, 262_144, (ExternalRecord("models/model.data", 1_000_000),))
+OUTPUT = FileRecord("models/model.folded.onnx", "onnx", "a0" * 32, 261_000)
+ENVIRONMENT = Environment("3.11.7", "Linux-6.1-x86_64", "Example CPU @ 2.60GHz", 2, 1, {"onnxruntime": "1.31.1"})
+
+FOLDED = BatchNormRecord(
+    name="/features/bn1",
+    form="operator",
+    verdict="folded",
+    rule="absorb-above",
+    into=("/features/conv1",),
+    scale_range=(0.1, 3.25),
+    warnings=("the largest scale is 1e4 times the smallest",),
+)
+FAN_OUT = ReasonRecord(
+    code="BNF202",
+    slug="fan-out",
+    at="/features/conv2",
+    detail="/features/add reads it too",
+    remedy="Let the other readers read the batch norm's output.",
+)
+KEPT = BatchNormRecord(name="/features/bn2", form="operator", verdict="kept", reason=FAN_OUT)
+KEPT_TOO = BatchNormRecord(name="/features/bn3", form="decomposed", verdict="kept", reason=FAN_OUT)
+
+INSPECTION = InspectReport(
+    version=VERSION,
+    source=SOURCE,
+    found=3,
+    folded=1,
+    kept=2,
+    also_folded=1,
+    batch_norms=(FOLDED, KEPT, KEPT_TOO),
+    nodes=NodeCount(before=14, after=13),
+    warnings=("the model has no opset import",),
+)
+NOTHING_FOUND = InspectReport(
+    version=VERSION, source=SOURCE, found=0, folded=0, kept=0, batch_norms=(), nodes=NodeCount(4, 4)
+)
+
+LOGITS = OutputDifference(
+    name="logits",
+    dtype="float32",
+    max_abs_error=2.4e-6,
+    mean_abs_error=3.1e-7,
+    max_abs_value=12.5,
+    relative_error=1.9e-7,
+    rounding_error=1.1e-7,
+    tolerance=1e-5,
+    smallest_passing_tolerance=1.9e-7,
+    nan_count=0,
+    inf_count=0,
+    same_nan=True,
+    same_inf=True,
+    passed=True,
+)
+BROKEN = OutputDifference(
+    name="embedding",
+    dtype="float32",
+    max_abs_error=float("nan"),
+    mean_abs_error=float("nan"),
+    max_abs_value=1.0,
+    relative_error=float("nan"),
+    rounding_error=1.1e-7,
+    tolerance=1e-5,
+    smallest_passing_tolerance=None,
+    nan_count=3,
+    inf_count=0,
+    same_nan=False,
+    same_inf=True,
+    passed=False,
+)
+ACCURACY = AccuracyRecord(
+    samples=10_000,
+    original_correct=9892,
+    folded_correct=9892,
+    original_accuracy=0.9892,
+    folded_accuracy=0.9892,
+    flips=0,
+    flipped=(),
+    max_flips=0,
+    max_accuracy_drop=None,
+    passed=True,
+)
+FLIPPED = AccuracyRecord(
+    samples=10_000,
+    original_correct=9892,
+    folded_correct=9880,
+    original_accuracy=0.9892,
+    folded_accuracy=0.988,
+    flips=12,
+    flipped=tuple(range(100, 112)),
+    max_flips=2,
+    max_accuracy_drop=0.001,
+    passed=False,
+)
+
+PASSED = VerifyReport(
+    version=VERSION,
+    source=SOURCE,
+    output=OUTPUT,
+    environment=ENVIRONMENT,
+    data=DataRecord("mnist", 10_000, 256, labelled=True, scale=255.0, mean=0.1307, std=0.3081),
+    as_written=Comparison("onnxruntime, optimisations off", (LOGITS,), passed=True),
+    as_deployed=Comparison("onnxruntime, default optimisations", (LOGITS,), passed=True),
+    accuracy=ACCURACY,
+    passed=True,
+)
+FAILED = VerifyReport(
+    version=VERSION,
+    source=SOURCE,
+    output=OUTPUT,
+    environment=ENVIRONMENT,
+    data=DataRecord("random", 64, 32, labelled=False, seed=0),
+    as_written=Comparison("onnxruntime, optimisations off", (LOGITS, BROKEN), passed=False),
+    as_deployed=None,
+    accuracy=FLIPPED,
+    passed=False,
+    warnings=("output 'logits' is constant: that proves little",),
+)
+
+TIMINGS = (
+    Timing("model.onnx", 0.512, 0.611, 0.0123, (0.5, 0.512, 0.611)),
+    Timing("model.folded.onnx", 0.431, 0.502, 0.0101, (0.42, 0.431, 0.502), 0.842, 0.831, 0.853, "faster"),
+)
+BENCHMARK = BenchReport(
+    version=VERSION,
+    source=SOURCE,
+    outputs=(OUTPUT,),
+    environment=ENVIRONMENT,
+    cases=(
+        BenchCase("onnxruntime, optimisations off", 1, TIMINGS),
+        BenchCase("onnxruntime, default optimisations", 1000, TIMINGS, "the runtime folds by itself"),
+    ),
+    fail_if_slower_percent=5.0,
+    passed=True,
+)
+
+CONVERSION = ConvertReport(
+    version=VERSION,
+    source=SOURCE,
+    output=OUTPUT,
+    found=1,
+    folded=1,
+    kept=0,
+    batch_norms=(FOLDED,),
+    nodes=NodeCount(before=14, after=13),
+    verification=PASSED,
+    timing=BENCHMARK,
+)
