@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all set-up: they need python3 (3.11 or newer) and make, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL := sample_models/smallcnn.onnx
+FOLDED := out/smallcnn.folded.onnx
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test clean
+
+help:
+	@echo 'make demo    inspect, convert, verify and time a small network'
+	@echo 'make test    ruff, mypy and pytest'
+	@echo 'make clean   remove the environment and what the demo wrote'
+
+# Each command is shown before its result.
+define show
+@printf '\n$$ %s\n' '$(1)'
+@$(1)
+endef
+
+demo: .venv/demo.stamp
+	@mkdir -p out
+	$(call show,$(BIN)/bnfold inspect $(MODEL))
+	$(call show,$(BIN)/bnfold convert $(MODEL) -o $(FOLDED) --force)
+	@if $(BIN)/bnfold data where --format json | grep -q '"found": true'; then data=mnist; \
+	else data=random; printf '\nMNIST was not found (bnfold data where): verifying on random inputs instead.\n'; fi; \
+	printf '\n$$ %s\n' "$(BIN)/bnfold verify $(MODEL) $(FOLDED) --data $$data"; \
+	$(BIN)/bnfold verify $(MODEL) $(FOLDED) --data $$data
+	$(call show,$(BIN)/bnfold bench $(MODEL) $(FOLDED))
+
+test: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv out
+
+# The demo runs ONNX and leaves out PyTorch, which is large; the tests need both.
+.venv/demo.stamp: $(BIN)/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/test.stamp: $(BIN)/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch,export,dev]'
+	@touch $@
+
+# An environment without pip was interrupted while it was made, or python3 has no ensurepip and says so here.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'bnfold needs Python 3.11 or newer; name one with PYTHON=python3.11'; exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
