@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 
 from bnfold.core.graph import GraphView, Node
 from bnfold.core.reason import Miss, Reason
-from bnfold.core.verdict import Fold, Keep, LayerEdit, Plan, Verdict
-from bnfold.rules import RULES
+from bnfold.core.verdict import Edit, Fold, Keep, Plan, Verdict
+from bnfold.rules import NEIGHBOURS, STAGES, Rule
 from bnfold.rules.batch_norm import affine_of
 
 
@@ -22,60 +22,60 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = ())
     the work grows with the model and not with its square.
     """
     all_batch_norms = view.batch_norms
-    layers: dict[int, Node] = {}
+    changed: dict[int, Node] = {}
     verdicts: dict[int, Verdict] = {
         bn.index: Keep(bn, Reason.EXCLUDED_BY_USER, bn, "excluded by --only or --skip")
         for bn in all_batch_norms
         if _is_excluded(bn.label, only, skip)
     }
-    pending = [bn for bn in all_batch_norms if bn.index not in verdicts]
-    while pending:
-        found = _round(view, pending)
-        verdicts |= found
-        folds = [verdict for verdict in found.values() if isinstance(verdict, Fold)]
-        if not folds:
-            break
-        layers |= {edit.layer.index: edit.layer for fold in folds for edit in fold.edits}
+    while folds := _round(view, verdicts):
+        verdicts |= {fold.bn.index: fold for fold in folds}
+        changed |= {edit.node.index: edit.node for fold in folds for edit in fold.edits}
         view = view.after(folds)
-        folded = {fold.bn.index for fold in folds}
-        pending = [bn for bn in view.batch_norms if bn.index not in folded and _is_open(verdicts.get(bn.index))]
-    edits = tuple(LayerEdit(layers[index], view.steps[index]) for index in sorted(layers))
+    gone = {index for index, verdict in verdicts.items() if isinstance(verdict, Fold)}
+    edits = tuple(Edit(changed[index], view.steps[index]) for index in sorted(changed.keys() - gone))
     return Plan(tuple(verdicts[bn.index] for bn in all_batch_norms), edits)
 
 
-def _round(view: GraphView, pending: list[Node]) -> dict[int, Verdict]:
-    """Verdicts as far as this view shows them; folds that touch a node of an earlier fold wait for the next round."""
-    verdicts: dict[int, Verdict] = {}
-    touched: set[int] = set()
-    for bn in pending:
-        verdict = _judge(view, bn)
-        if isinstance(verdict, Fold) and not touched.isdisjoint(verdict.touched):
-            continue
-        if isinstance(verdict, Fold):
-            touched |= verdict.touched
-        verdicts[bn.index] = verdict
-    return verdicts
+def _round(view: GraphView, verdicts: dict[int, Verdict]) -> list[Fold]:
+    """The folds of the first stage that finds any; what stays as far as this view shows goes into ``verdicts``."""
+    pending = [bn for bn in view.batch_norms if not _is_settled(verdicts.get(bn.index))]
+    for rules in STAGES:
+        folds: list[Fold] = []
+        touched: set[int] = set()
+        for bn in pending:
+            verdict = _judge(view, bn, rules)
+            if isinstance(verdict, Keep):
+                if rules is NEIGHBOURS:
+                    verdicts[bn.index] = verdict
+            elif touched.isdisjoint(verdict.touched):
+                touched |= verdict.touched
+                folds.append(verdict)
+        if folds:
+            return folds
+    return []
 
 
-def _judge(view: GraphView, bn: Node) -> Verdict:
+def _judge(view: GraphView, bn: Node, rules: Sequence[Rule]) -> Verdict:
     """The first rule that folds ``bn``, or the miss of the rule that got furthest."""
     try:
         affine = affine_of(view, bn)
     except Miss as miss:
         return Keep(bn, miss.reason, miss.node, miss.detail)
     misses = []
-    for rule in RULES:
+    for rule in rules:
         try:
             return rule(view, bn, affine)
         except Miss as miss:
             misses.append(miss)
-    nearest = max(misses, key=lambda miss: miss.reason.code)
-    return Keep(bn, nearest.reason, nearest.node, nearest.detail)
+    misses.sort(key=lambda miss: miss.reason.code, reverse=True)
+    details = dict.fromkeys(miss.detail for miss in misses)
+    return Keep(bn, misses[0].reason, misses[0].node, "; ".join(details))
 
 
-def _is_open(verdict: Verdict | None) -> bool:
-    """Whether a later round may still find a fold: the batch norm waited, or its neighbourhood was in the way."""
-    return verdict is None or (isinstance(verdict, Keep) and verdict.reason is not Reason.EXCLUDED_BY_USER)
+def _is_settled(verdict: Verdict | None) -> bool:
+    """Whether no later round can find a fold: it is found, or the user excluded the batch norm."""
+    return isinstance(verdict, Fold) or (isinstance(verdict, Keep) and verdict.reason is Reason.EXCLUDED_BY_USER)
 
 
 def _is_excluded(label: str, only: Sequence[str], skip: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ def _folded(fold: Fold) -> BatchNormRecord:
         "operator",
         "folded",
         rule=fold.rule,
-        into=tuple(edit.layer.label for edit in fold.edits),
+        into=tuple(node.label for node in fold.into),
         scale_range=fold.affine.scale_range,
         warnings=fold.warnings,
     )

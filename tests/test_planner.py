@@ -191,7 +191,7 @@ FOLDS = [
 def test_folded_into(graph: GraphView, into: dict[str, list[str]]) -> None:
     verdicts = plan(graph).verdicts
     assert {
-        verdict.bn.label: [edit.layer.label for edit in verdict.edits]
+        verdict.bn.label: [edit.node.label for edit in verdict.edits]
         for verdict in verdicts
         if isinstance(verdict, Fold)
     } == into
@@ -201,7 +201,7 @@ def test_folded_into(graph: GraphView, into: dict[str, list[str]]) -> None:
 def test_a_chain_is_one_edit_with_its_steps_in_order() -> None:
     decided = plan(view("x conv bn1 bn2 out", bn1_gamma=[2.0] * 3, bn2_gamma=[3.0] * 3))
     (edit,) = decided.edits
-    assert edit.layer.label == "conv"
+    assert edit.node.label == "conv"
     scales = [fold.affine.scale[0] for fold in decided.folds]
     assert [step.affine.scale[0] for step in edit.steps] == scales
 

@@ -26,6 +26,15 @@ class Affine:
         return len(self.scale)
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+        return bool((self.scale == 1).all() and (self.shift == 0).all())
+
+    def then(self, outer: Affine) -> Affine:
+        """The map that applies this one first and ``outer`` after it, on the same axis."""
+        return Affine(self.scale * outer.scale, self.shift * outer.scale + outer.shift, self.axis)
+
+    @property
     def scale_range(self) -> tuple[float, float]:
         """The smallest and the largest scale; (1, 1) for no channels at all."""
         if self.channels == 0:

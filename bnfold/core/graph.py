@@ -95,6 +95,10 @@ class LayerTraits:
     bias_gain: float = 1.0
     channel_axis: int = 1
     """The output axis of the channels; −1 where it is the last one of an output of any rank."""
+    input_axis: int = 1
+    """The input axis of the channels; −1 where it is the last one."""
+    takes_shift: bool = True
+    """A shift of all inputs shifts every output position alike: no zero padding, no stride that leaves gaps."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,80 @@ class BatchNormTraits:
     training: bool = False
 
 
-Traits = LayerTraits | BatchNormTraits | None
+@dataclass(frozen=True)
+class Permute:
+    """LAYOUT: output axis j is input axis ``axes[j]``."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """LAYOUT: the same elements in row-major order, cut into other axes."""
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """LAYOUT on axis 1: every element of input channel i lies in an output channel o, for (i, o) in ``pairs``."""
+
+    pairs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class PoolTraits:
+    """POOL: a maximum, or a weighted mean, over ``axes`` (None: the spatial ones, from 2 on).
+
+    ``keeps_shift``: the weights sum to 1 at every position, so that a shift passes.
+    """
+
+    is_max: bool
+    keeps_shift: bool = True
+    axes: tuple[int, ...] | None = None
+    keeps_axes: bool = True
+
+
+@dataclass(frozen=True)
+class PadTraits:
+    """PAD along ``axes``, with zeros or with values of the input."""
+
+    axes: tuple[int, ...]
+    with_zeros: bool
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of an axis that an output holds: the positions of a range, or unknown."""
+
+    axis: int
+    positions: range | None
+
+
+@dataclass(frozen=True)
+class SliceTraits:
+    """SLICE: for each output, what it holds of the axes that are cut; ``axis`` numbers as in the input."""
+
+    cuts: tuple[tuple[Cut, ...], ...]
+
+
+@dataclass(frozen=True)
+class ConcatTraits:
+    """CONCAT along ``axis``."""
+
+    axis: int
+
+
+Traits = (
+    LayerTraits
+    | BatchNormTraits
+    | Permute
+    | Reshape
+    | ChannelMap
+    | PoolTraits
+    | PadTraits
+    | SliceTraits
+    | ConcatTraits
+    | None
+)
 
 
 @dataclass(frozen=True)
@@ -205,7 +282,7 @@ class GraphView:
             removed.add(fold.bn.index)
             stands_for[fold.bn.outputs[0]] = fold.bn.data
             for edit in fold.edits:
-                steps[edit.layer.index] = (*steps.get(edit.layer.index, ()), *edit.steps)
+                steps[edit.node.index] = (*steps.get(edit.node.index, ()), *edit.steps)
 
         def resolve(value: str | None) -> str | None:
             while value in stands_for:

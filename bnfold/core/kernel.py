@@ -109,6 +109,11 @@ def output_channels(traits: LayerTraits, stored_shape: tuple[int, ...]) -> int:
     return traits.groups * stored_shape[1] if traits.inputs_first else stored_shape[0]
 
 
+def input_channels(traits: LayerTraits, stored_shape: tuple[int, ...]) -> int:
+    """g·i of a layer whose weight is stored in this shape."""
+    return stored_shape[0] if traits.inputs_first else traits.groups * stored_shape[1]
+
+
 def kernel_of(view: GraphView, layer: Node) -> Kernel:
     """A layer's kernel as its model stores it; the layer must have constant weights."""
     weight, bias, traits = layer_constants(view, layer)

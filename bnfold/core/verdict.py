@@ -15,16 +15,16 @@ FAR_FROM_ONE = 1e4
 
 
 @dataclass(frozen=True, eq=False)
-class LayerEdit:
-    """A layer, and the affines that it swallows, in order."""
+class Edit:
+    """A node that stays (a layer, or another batch norm), and the affines that it swallows, in order."""
 
-    layer: Node
+    node: Node
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A batch norm that goes away: its affine map, the rule that found it a place, and the layers that swallow it.
+    """A batch norm that goes away: its affine map, the rule that found it a place, and the nodes that swallow it.
 
     ``crossed`` are the nodes between, which let the affine pass and stay as they are.
     """
@@ -32,13 +32,18 @@ class Fold:
     bn: Node
     affine: Affine
     rule: str
-    edits: tuple[LayerEdit, ...]
+    edits: tuple[Edit, ...]
     crossed: tuple[Node, ...] = ()
+
+    @property
+    def into(self) -> tuple[Node, ...]:
+        """The nodes that swallow it, each once."""
+        return tuple({edit.node.index: edit.node for edit in self.edits}.values())
 
     @property
     def touched(self) -> frozenset[int]:
         """The indices of all nodes that this fold relies on."""
-        return frozenset(node.index for node in (self.bn, *self.crossed, *(edit.layer for edit in self.edits)))
+        return frozenset(node.index for node in (self.bn, *self.crossed, *(edit.node for edit in self.edits)))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -68,10 +73,10 @@ Verdict = Fold | Keep
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One verdict per batch norm, in graph order, and the edits that all folds together make, one per layer."""
+    """One verdict per batch norm, in graph order, and the edits that all folds together make, one per node."""
 
     verdicts: tuple[Verdict, ...]
-    edits: tuple[LayerEdit, ...]
+    edits: tuple[Edit, ...]
 
     def __len__(self) -> int:
         return len(self.verdicts)

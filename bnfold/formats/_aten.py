@@ -191,15 +191,31 @@ def _conv_transpose(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meanin
 
 def _conv_traits(call: Call, shapes: Mapping[str, tuple[int, ...]], *, inputs_first: bool) -> LayerTraits:
     """The channels stand before the spatial axes: axis 1, or 0 where the input has no batch axis."""
-    spatial_axes = len(shapes[call.value("weight") or ""]) - 2
-    channel_axis = len(shapes[call.outputs[0]]) - spatial_axes - 1
-    groups = call.arguments["groups"]
-    return LayerTraits(groups=int(str(groups)), inputs_first=inputs_first, channel_axis=channel_axis)
+    kernel = shapes[call.value("weight") or ""][2:]
+    axis = len(shapes[call.outputs[0]]) - len(kernel) - 1
+    is_pointwise = set(kernel) <= {1} and set(_numbers(call, "stride")) <= {1}
+    is_padded = call.arguments.get("padding") != "valid" and any(_numbers(call, "padding"))
+    if call.arguments.get("padding") == "same":
+        is_padded = not is_pointwise
+    reaches_all_alike = is_pointwise and not any(_numbers(call, "output_padding"))
+    return LayerTraits(
+        groups=int(str(call.arguments["groups"])),
+        inputs_first=inputs_first,
+        channel_axis=axis,
+        input_axis=axis,
+        takes_shift=not is_padded and (reaches_all_alike or not inputs_first),
+    )
+
+
+def _numbers(call: Call, name: str) -> tuple[int, ...]:
+    """An argument that is a list of integers; none where it is absent or a word."""
+    argument = call.arguments.get(name)
+    return tuple(argument) if isinstance(argument, list | tuple) else ()
 
 
 def _linear(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
     """linear: weight (O, I), the channels are the last axis."""
-    return Meaning(OpKind.LINEAR, _layer_inputs(call), LayerTraits(channel_axis=-1))
+    return Meaning(OpKind.LINEAR, _layer_inputs(call), LayerTraits(channel_axis=-1, input_axis=-1))
 
 
 def _layer_inputs(call: Call) -> tuple[str | None, ...]:

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bnfold.core.graph import GraphView
+from bnfold.core.graph import GraphView, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
-from bnfold.core.verdict import LayerEdit, Plan
+from bnfold.core.pointwise import scale_and_shift
+from bnfold.core.verdict import Edit, Plan
 from bnfold.errors import InputError, InternalError
 from bnfold.formats.torch_capture import Capture, Inputs, output_tensors, run, structural_copy
 
@@ -104,10 +105,14 @@ def replace_module(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 parent._modules[name] = new  # noqa: SLF001 - as above
 
 
-def _rewrite(root: nn.Module, captured: Capture, edit: LayerEdit) -> str:
-    """Give a layer its folded weight and bias; its path, if it gained a bias."""
-    path = captured.owners[edit.layer.index]
+def _rewrite(root: nn.Module, captured: Capture, edit: Edit) -> str:
+    """Give a layer, or a batch norm that stays, its folded weight and bias; its path, if it gained a bias."""
+    path = captured.owners[edit.node.index]
     layer = root.get_submodule(path)
+    if edit.node.kind is OpKind.BATCH_NORM:
+        scale, shift = scale_and_shift(captured.view, edit.node, edit.steps)
+        layer.weight, layer.bias = _parameter(scale, layer.weight), _parameter(shift, layer.bias)
+        return ""
     weight, bias = _folded_arrays(captured.view, edit)
     layer.weight = _parameter(weight, layer.weight)
     if bias is None:
@@ -117,9 +122,9 @@ def _rewrite(root: nn.Module, captured: Capture, edit: LayerEdit) -> str:
     return path if gains_bias else ""
 
 
-def _folded_arrays(view: GraphView, edit: LayerEdit) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    weight, bias, _ = layer_constants(view, edit.layer)
-    kernel = kernel_of(view, edit.layer).after(edit.steps)
+def _folded_arrays(view: GraphView, edit: Edit) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    weight, bias, _ = layer_constants(view, edit.node)
+    kernel = kernel_of(view, edit.node).after(edit.steps)
     return kernel.stored(weight.dtype, bias.dtype if bias else weight.dtype)
 
 

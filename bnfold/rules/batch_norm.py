@@ -39,6 +39,8 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"its parameters have different shapes: {sorted(lengths)}")
     affine = from_statistics(gamma, beta, mean, variance, traits.epsilon)
     _require_finite(bn, variance + traits.epsilon, affine)
+    for step in view.steps.get(bn.index, ()):
+        affine = affine.then(step.affine)
     return affine
 
 

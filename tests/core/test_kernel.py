@@ -23,7 +23,7 @@ from bnfold.core.affine import Affine, from_statistics
 from bnfold.core.graph import LayerTraits
 from bnfold.core.kernel import Kernel, Side, Step, fits, output_channels
 from bnfold.core.rounding import LARGEST
-from bnfold.core.verdict import LayerEdit
+from bnfold.core.verdict import Edit
 
 EPSILON = 1e-5
 MACHINE_EPSILON = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -218,7 +218,7 @@ def conv_that_takes(weight: Any, bias: Any, dtype: str, affine: Affine, side: Si
         conv_bias=constant("b", np.asarray(bias), dtype),
     )
     conv = small.nodes[0]
-    return fits(small, conv, LayerEdit(conv, (Step(side, affine),)).steps)
+    return fits(small, conv, Edit(conv, (Step(side, affine),)).steps)
 
 
 @pytest.mark.parametrize("dtype", LARGEST)

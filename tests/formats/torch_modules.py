@@ -35,7 +35,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
 def verdicts(plan: Plan) -> dict[str, str]:
     """By batch norm: the layers it folds into, or the reason's slug."""
     return {
-        verdict.bn.label: ",".join(edit.layer.label for edit in verdict.edits)
+        verdict.bn.label: ",".join(node.label for node in verdict.into)
         if isinstance(verdict, Fold)
         else verdict.reason.slug
         for verdict in plan

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from bnfold.core.graph import Constant
+from bnfold.core.graph import Constant, GraphView, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
-from bnfold.core.verdict import Fold, LayerEdit, Plan
+from bnfold.core.pointwise import scale_and_shift
+from bnfold.core.verdict import Edit, Fold, Plan
 from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope
 from bnfold.formats.onnx.tensors import make_tensor
@@ -24,7 +25,10 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> None:
     """Edit ``model``, of which ``view`` is the view, as ``plan`` says."""
     editor = _Editor(model, view)
     for edit in plan.edits:
-        editor.rewrite_layer(edit)
+        if edit.node.kind is OpKind.BATCH_NORM:
+            editor.rewrite_batch_norm(edit)
+        else:
+            editor.rewrite_layer(edit)
     for fold in plan.folds:
         editor.remove_batch_norm(fold)
     editor.finish()
@@ -55,17 +59,18 @@ class _Editor:
             scope.id(name): node for scope in view.scopes for node in scope.graph.node for name in node.output if name
         }
         self.readers = _readers(view.scopes)
+        self.movable = _movable(view.graph)
         self.removed: list[Place] = []
         self.inserted: list[tuple[Place, NodeProto]] = []
         self.orphans: list[tuple[Scope, str]] = []
         self.vanished: defaultdict[str, set[str]] = defaultdict(set)
 
-    def rewrite_layer(self, edit: LayerEdit) -> None:
+    def rewrite_layer(self, edit: Edit) -> None:
         """The layer reads new tensors; the old ones go once nobody reads them."""
-        graph, place = self.view.graph, self.view.places[edit.layer.index]
-        weight, bias, _ = layer_constants(graph, edit.layer)
+        graph, place = self.view.graph, self.view.places[edit.node.index]
+        weight, bias, _ = layer_constants(graph, edit.node)
         bias_dtype = bias.dtype if bias else weight.dtype
-        new_weight, new_bias = kernel_of(graph, edit.layer).after(edit.steps).stored(weight.dtype, bias_dtype)
+        new_weight, new_bias = kernel_of(graph, edit.node).after(edit.steps).stored(weight.dtype, bias_dtype)
         proto = place.proto
         old_weight = proto.input[1]
         self.orphans.append((place.scope, old_weight))
@@ -77,6 +82,17 @@ class _Editor:
         if old_bias:
             self.orphans.append((place.scope, old_bias))
         self.set_bias(place, self.add_tensor(tensor))
+
+    def rewrite_batch_norm(self, edit: Edit) -> None:
+        """The batch norm reads a new scale and shift."""
+        place = self.view.places[edit.node.index]
+        for slot, values in enumerate(scale_and_shift(self.view.graph, edit.node, edit.steps), start=1):
+            constant = self.view.graph.constant(edit.node.inputs[slot])
+            if constant is None:
+                raise ValueError(f"{edit.node.label!r} has no constant parameters")
+            old = place.proto.input[slot]
+            self.orphans.append((place.scope, old))
+            place.proto.input[slot] = self.add_tensor(make_tensor(self.unused(f"{old}_folded"), values, constant.dtype))
 
     def bias_name(self, place: Place, bias: Constant | None) -> str:
         """The name of a layer's bias in the protobuf; empty where it has none."""
@@ -117,18 +133,33 @@ class _Editor:
         self.inserted.append((place, add))
 
     def remove_batch_norm(self, fold: Fold) -> None:
-        """Whatever produced the batch norm's input now produces its output, under the output's name."""
+        """Join what is before the batch norm and what is behind it under one name.
+
+        Where nobody else reads its input, whatever produced that now produces the batch norm's output, under the
+        output's name. Otherwise the readers of the output read the input; an output of the model stays one by an
+        Identity.
+        """
         place = self.view.places[fold.bn.index]
-        data, output = place.proto.input[0], place.proto.output[0]
-        producer = self.producers.pop(place.scope.id(data))
-        producer.output[list(producer.output).index(data)] = output
-        self.producers[place.scope.id(output)] = producer
-        for reader in self.readers.pop(place.scope.id(data), ()):  # whoever reads only its shape or type
-            _rename_input(reader, data, output)
-            self.readers[place.scope.id(output)].append(reader)
-        self.vanished[place.scope.prefix].add(data)
+        scope, data, output = place.scope, place.proto.input[0], place.proto.output[0]
+        self.orphans += [(scope, name) for name in place.proto.input[1:] if name]
         self.removed.append(place)
-        self.orphans += [(place.scope, name) for name in place.proto.input[1:] if name]
+        producer = self.producers.get(scope.id(data)) if scope.id(data) in self.movable else None
+        if producer is not None:
+            producer.output[list(producer.output).index(data)] = output
+            self.producers[scope.id(output)] = self.producers.pop(scope.id(data))
+            self.read_instead(scope, data, output)
+            self.vanished[scope.prefix].add(data)
+        elif scope.id(output) in self.view.graph.outputs:
+            self.inserted.append((place, helper.make_node("Identity", [data], [output], name=place.proto.name)))
+        else:
+            self.read_instead(scope, output, data)
+            self.vanished[scope.prefix].add(output)
+
+    def read_instead(self, scope: Scope, old: str, new: str) -> None:
+        """Whoever reads ``old`` reads ``new``."""
+        for reader in self.readers.pop(scope.id(old), ()):
+            _rename_input(reader, old, new)
+            self.readers[scope.id(new)].append(reader)
 
     def finish(self) -> None:
         """Carry out insertions and removals, from the last position to the first, then drop what nobody reads."""
@@ -185,6 +216,12 @@ class _Editor:
             name = f"{wish}_{number}"
         self.names.add(name)
         return name
+
+
+def _movable(graph: GraphView) -> set[str]:
+    """The inputs of batch norms that nobody else reads and that are no outputs: they may take another name."""
+    inputs = (bn.data for bn in graph.batch_norms)
+    return {value for value in inputs if len(graph.readers(value)) == 1 and not graph.is_output(value)}
 
 
 def _readers(scopes: list[Scope]) -> defaultdict[str, list[NodeProto]]:

@@ -1,49 +1,72 @@
-"""ONNX operators in the words of the graph view: one function a row, and the table of them.
+"""ONNX operators in the words of the graph view: one function a row.
 
-The operator pages (onnx.ai/onnx/operators) are cited by name; where a meaning moved with the opset, the row says so.
+Layers and batch norms are here; what only moves, pools or joins values is in ``movers``. The operator pages
+(onnx.ai/onnx/operators) are cited by name; where a meaning moved with the opset, the row says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from onnx import NodeProto, helper
 
-from bnfold.core.graph import BatchNormTraits, Constant, LayerTraits, Lock, OpKind, Traits, Value
+from bnfold.core.graph import BatchNormTraits, Constant, LayerTraits, Lock, OpKind, Shape, Traits, Value
 from bnfold.core.reason import Reason
+from bnfold.formats.onnx.shapes import TensorType
 
 IS_TEST_UNTIL = 6
 SPATIAL_UNTIL = 8
 TRAINING_MODE_FROM = 14
-DROPOUT_TRAINING_SLOT = 2
 MATRIX = 2
 """The rank of a matrix."""
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """An operator as a row sees it: its attributes, the opset of its domain, and the constants among its inputs."""
+    """An operator as a row sees it: its attributes, the opset of its domain, and what is known of its values."""
 
     proto: NodeProto
     opset: int
     inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
     value_of: Callable[[str], Value | None]
+    type_of: Callable[[str], TensorType | None]
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Attributes by name, as Python values."""
-        return {item.name: helper.get_attribute_value(item) for item in self.proto.attribute}
+        """Attributes by name, as Python values; texts as str."""
+        values = {item.name: helper.get_attribute_value(item) for item in self.proto.attribute}
+        return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
     def constant(self, slot: int) -> Constant | None:
         """The constant on an input slot, if it is one."""
         value = self.value(slot)
         return value.constant if value else None
 
+    def integers(self, slot: int) -> tuple[int, ...] | None:
+        """The constant integers on an input slot."""
+        constant = self.constant(slot)
+        return None if constant is None else tuple(int(value) for value in constant.load().reshape(-1))
+
+    def has_input(self, slot: int) -> bool:
+        """Whether an input is given at all."""
+        return slot < len(self.inputs) and self.inputs[slot] is not None
+
     def value(self, slot: int) -> Value | None:
         """What is known of the value on an input slot."""
         return self.value_of(self.inputs[slot] or "") if slot < len(self.inputs) else None
+
+    def shape(self, slot: int = 0) -> Shape | None:
+        """The shape of an input, as far as known."""
+        return self.shape_of(self.inputs[slot] or "") if slot < len(self.inputs) else None
+
+    def shape_of(self, value: str) -> Shape | None:
+        """The shape of a value, as far as known."""
+        known = self.type_of(value)
+        return known.shape if known else None
 
     def padded_inputs(self, count: int) -> tuple[str | None, ...]:
         """The inputs, with None for absent ones up to ``count``."""
@@ -58,6 +81,9 @@ class Meaning:
     inputs: tuple[str | None, ...]
     traits: Traits = None
     lock: Lock | None = None
+
+
+Row = Callable[[Operator], Meaning]
 
 
 def batch_normalization(op: Operator) -> Meaning:
@@ -81,13 +107,36 @@ def _batch_norm_lock(op: Operator) -> Lock | None:
 
 def conv(op: Operator) -> Meaning:
     """Conv: W is (M, C/group, …), B is (M,)."""
-    return Meaning(OpKind.CONV, op.padded_inputs(3), LayerTraits(groups=op.attributes.get("group", 1)))
+    traits = LayerTraits(groups=op.attributes.get("group", 1), takes_shift=not _pads(op))
+    return Meaning(OpKind.CONV, op.padded_inputs(3), traits)
 
 
 def conv_transpose(op: Operator) -> Meaning:
-    """ConvTranspose: W is (C, M/group, …), B is (M,)."""
-    traits = LayerTraits(groups=op.attributes.get("group", 1), inputs_first=True)
+    """ConvTranspose: W is (C, M/group, …), B is (M,). Only a kernel of 1 at stride 1 reaches every output alike."""
+    attributes = op.attributes
+    is_pointwise = (
+        _kernel_is_one(op)
+        and all(stride == 1 for stride in attributes.get("strides", ()))
+        and not any(attributes.get("output_padding", ()))
+        and not _pads(op)
+        and "output_shape" not in attributes
+    )
+    traits = LayerTraits(groups=attributes.get("group", 1), inputs_first=True, takes_shift=is_pointwise)
     return Meaning(OpKind.CONV_TRANSPOSE, op.padded_inputs(3), traits)
+
+
+def _pads(op: Operator) -> bool:
+    """Whether zeros are put around the input: pads, or auto_pad SAME with a kernel that needs them."""
+    attributes = op.attributes
+    auto_pad = attributes.get("auto_pad", "NOTSET")
+    if auto_pad.startswith("SAME"):
+        return not (_kernel_is_one(op) and all(stride == 1 for stride in attributes.get("strides", ())))
+    return auto_pad != "VALID" and any(attributes.get("pads", ()))
+
+
+def _kernel_is_one(op: Operator) -> bool:
+    weight = op.constant(1)
+    return weight is not None and math.prod(weight.shape[2:]) == 1
 
 
 def gemm(op: Operator) -> Meaning:
@@ -97,6 +146,7 @@ def gemm(op: Operator) -> Meaning:
         inputs_first=not attributes.get("transB", 0),
         gain=float(attributes.get("alpha", 1.0)),
         bias_gain=float(attributes.get("beta", 1.0)),
+        input_axis=0 if attributes.get("transA", 0) else 1,
     )
     return Meaning(OpKind.LINEAR, op.padded_inputs(3), traits)
 
@@ -106,34 +156,8 @@ def matmul(op: Operator) -> Meaning:
     weight = op.value(1)
     if weight is None or (weight.constant and len(weight.constant.shape) != MATRIX):
         return opaque(op)
-    traits = LayerTraits(inputs_first=True, channel_axis=-1)
+    traits = LayerTraits(inputs_first=True, channel_axis=-1, input_axis=-1)
     return Meaning(OpKind.LINEAR, (*op.inputs, None), traits)
-
-
-def passes_through(op: Operator) -> Meaning:
-    """Identity."""
-    return Meaning(OpKind.LAYOUT, op.inputs)
-
-
-def dropout(op: Operator) -> Meaning:
-    """Dropout: the identity, unless told to train (is_test=0 up to opset 6, a training_mode input from 12 on)."""
-    trains = False
-    if op.opset <= IS_TEST_UNTIL:
-        trains = not op.attributes.get("is_test", 0)
-    elif len(op.inputs) > DROPOUT_TRAINING_SLOT and op.inputs[DROPOUT_TRAINING_SLOT] is not None:
-        training_mode = op.constant(DROPOUT_TRAINING_SLOT)
-        trains = training_mode is None or bool(training_mode.load())
-    return opaque(op) if trains else Meaning(OpKind.LAYOUT, op.inputs[:1])
-
-
-def cast_like(op: Operator) -> Meaning:
-    """CastLike of a constant reads only the type of its other input."""
-    return shape(op) if op.constant(0) else opaque(op)
-
-
-def shape(op: Operator) -> Meaning:
-    """Shape and Size read no element."""
-    return Meaning(OpKind.SHAPE, op.inputs)
 
 
 def opaque(op: Operator) -> Meaning:
@@ -141,17 +165,12 @@ def opaque(op: Operator) -> Meaning:
     return Meaning(OpKind.OPAQUE, op.inputs)
 
 
-ROWS: dict[str, Callable[[Operator], Meaning]] = {
+ROWS: dict[str, Row] = {
     "BatchNormalization": batch_normalization,
-    "CastLike": cast_like,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
-    "Dropout": dropout,
     "Gemm": gemm,
-    "Identity": passes_through,
     "MatMul": matmul,
-    "Shape": shape,
-    "Size": shape,
 }
 
 _FLOAT32_1E_5 = 9.999999747378752e-06

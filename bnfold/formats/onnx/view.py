@@ -12,8 +12,9 @@ from onnx import FunctionProto, ModelProto, NodeProto
 
 from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape
 from bnfold.core.reason import Reason
+from bnfold.formats.onnx import movers, operators
 from bnfold.formats.onnx.constants import Constants
-from bnfold.formats.onnx.operators import ROWS, Meaning, Operator, opaque
+from bnfold.formats.onnx.operators import Meaning, Operator, opaque
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
 from bnfold.formats.onnx.shapes import TensorType, inferred_types
 
@@ -83,8 +84,8 @@ class _Translation:
             if position in taken:
                 continue
             inputs = tuple(self.resolve(scope, name) for name in proto.input)
-            meaning = _meaning(Operator(proto, self.opset, inputs, self.constants.value))
             outputs = tuple(scope.id(name) for name in proto.output if name)
+            meaning = _meaning(Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of))
             positions: tuple[int, ...] = (position,)
             bias_add = self.bias_add(scope, proto, meaning)
             if bias_add is not None:
@@ -148,6 +149,10 @@ class _Translation:
         product_shape = self.shapes().get(product)
         return product_shape is not None and rank <= len(product_shape)
 
+    def type_of(self, value: str) -> TensorType | None:
+        """The type of a value as far as known."""
+        return self.types().get(value)
+
     def add_function(self, function: FunctionProto) -> None:
         """The batch norms in a local function, which are reported and stay."""
         opset = next((item.version for item in function.opset_import if item.domain in ONNX_DOMAINS), self.opset)
@@ -156,9 +161,9 @@ class _Translation:
                 continue
             prefix = f"{function.domain}:{function.name}:"
             inputs = tuple(prefix + name if name else None for name in proto.input)
-            meaning = _meaning(Operator(proto, opset, inputs, lambda _: None))
-            lock = Lock(Reason.INSIDE_FUNCTION, f"it belongs to the function {function.name!r}")
             outputs = tuple(prefix + name for name in proto.output if name)
+            meaning = _meaning(Operator(proto, opset, inputs, outputs, lambda _: None, lambda _: None))
+            lock = Lock(Reason.INSIDE_FUNCTION, f"it belongs to the function {function.name!r}")
             self.add(proto, replace(meaning, lock=lock), outputs)
 
 
@@ -166,6 +171,9 @@ def _meaning(op: Operator) -> Meaning:
     """What the table says of an operator; other domains' operators are unknown."""
     row = ROWS.get(op.proto.op_type, opaque) if op.proto.domain in ONNX_DOMAINS else opaque
     return row(op)
+
+
+ROWS = operators.ROWS | movers.ROWS
 
 
 def _shapes_of(types: Mapping[str, TensorType]) -> dict[str, Shape]:

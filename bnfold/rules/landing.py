@@ -1,0 +1,116 @@
+"""Where an affine ends: what a layer, or another batch norm, must be like to swallow it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.core.affine import Affine
+from bnfold.core.graph import GraphView, LayerTraits, Node, OpKind
+from bnfold.core.kernel import Side, Step, fits, input_channels, layer_constants, output_channels
+from bnfold.core.reason import Miss, Reason
+from bnfold.core.rounding import LARGEST
+from bnfold.core.verdict import Edit
+from bnfold.rules.batch_norm import affine_of
+
+
+def swallow_outputs(view: GraphView, node: Node, value: str, affine: Affine) -> Edit:
+    """The edit by which ``node`` does ``affine`` on its output ``value`` itself. Raises Miss.
+
+    Legal when
+      1. the front end allows it to be rewritten, and its weight and bias are constants;
+      2. its output channels are the channels of the affine: the same axis, and as many;
+      3. the folded values fit the stored dtype.
+    A batch norm swallows the affine in its γ and β.
+    """
+    if node.kind is OpKind.BATCH_NORM:
+        return _into_batch_norm(view, node, affine)
+    traits = _writable(view, node)
+    _require_axis(view, node, value, traits.channel_axis, affine)
+    weight, bias, _ = layer_constants(view, node)
+    channels = output_channels(traits, weight.shape)
+    _require_channels(node, channels, "output", affine)
+    if bias is not None and bias.shape[-1:] not in {(), (1,), (channels,)}:
+        detail = f"the bias of {node.label!r} has shape {list(bias.shape)} for {channels} output channels"
+        raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
+    return _edit(view, node, Step(Side.OUTPUTS, affine))
+
+
+def swallow_inputs(view: GraphView, node: Node, value: str, affine: Affine) -> Edit:
+    """The edit by which ``node`` does ``affine`` on its input ``value`` itself. Raises Miss.
+
+    Legal as for ``swallow_outputs``, on the input channels, and when
+      4. a shift is the same at every position: the layer pads with no zeros.
+    """
+    traits = _writable(view, node)
+    _require_axis(view, node, value, traits.input_axis, affine)
+    weight, _, _ = layer_constants(view, node)
+    _require_channels(node, input_channels(traits, weight.shape), "input", affine)
+    if affine.shift.any() and not traits.takes_shift:
+        detail = f"{node.op} {node.label!r} pads its input with zeros, or leaves gaps: the shift would be missing there"
+        raise Miss(Reason.PADDED_INPUT, node, detail)
+    return _edit(view, node, Step(Side.INPUTS, affine))
+
+
+def _edit(view: GraphView, layer: Node, step: Step) -> Edit:
+    if not fits(view, layer, (*view.steps.get(layer.index, ()), step)):
+        raise Miss(Reason.DTYPE_OVERFLOW, layer, f"folded values of {layer.label!r} are outside the range of its dtype")
+    return Edit(layer, (step,))
+
+
+def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
+    """γ·s and β·s + t."""
+    own = affine_of(view, bn)
+    for name, value in (("scale", bn.inputs[1]), ("shift", bn.inputs[2])):
+        _require_constant(view, bn, name, value)
+    if own.axis != affine.axis or own.channels != affine.channels:
+        raise Miss(Reason.CHANNEL_MISMATCH, bn, f"{bn.label!r} normalises other channels")
+    combined = own.then(affine)
+    largest = max(np.abs(combined.scale).max(initial=0), np.abs(combined.shift).max(initial=0))
+    constant = view.constant(bn.inputs[1])
+    if constant is None or not largest <= LARGEST[constant.dtype]:
+        raise Miss(Reason.DTYPE_OVERFLOW, bn, f"folded values of {bn.label!r} are outside the range of its dtype")
+    return Edit(bn, (Step(Side.OUTPUTS, affine),))
+
+
+def _writable(view: GraphView, layer: Node) -> LayerTraits:
+    """The traits of a layer that may be rewritten."""
+    if layer.lock:
+        raise Miss(layer.lock.reason, layer, layer.lock.detail)
+    _require_constant(view, layer, "weight", layer.inputs[1])
+    if layer.inputs[2] is not None:
+        _require_constant(view, layer, "bias", layer.inputs[2])
+    if not isinstance(layer.traits, LayerTraits):
+        raise TypeError(f"{layer.label!r} is no layer")
+    return layer.traits
+
+
+def _require_constant(view: GraphView, node: Node, name: str, value: str | None) -> None:
+    """The tensor is stored in a float dtype, and may be rewritten."""
+    lock = view.lock(value)
+    if lock:
+        raise Miss(lock.reason, node, f"the {name} of {node.label!r}: {lock.detail}")
+    constant = view.constant(value)
+    if constant is None:
+        raise Miss(Reason.WEIGHT_NOT_CONSTANT, node, f"the {name} of {node.label!r} is computed")
+    if constant.dtype not in LARGEST:
+        raise Miss(Reason.WEIGHT_NOT_CONSTANT, node, f"the {name} of {node.label!r} is stored as {constant.dtype}")
+
+
+def _require_axis(view: GraphView, layer: Node, value: str, axis: int, affine: Affine) -> None:
+    """The layer's channels lie on the affine's axis of ``value``."""
+    if axis < 0:
+        shape = view.shape(value)
+        if shape is None:
+            raise Miss(Reason.CHANNEL_MISMATCH, layer, f"the rank of {value!r} at {layer.label!r} is unknown")
+        axis += len(shape)
+    if axis != affine.axis:
+        detail = (
+            f"the channels of {layer.op} {layer.label!r} are on axis {axis}, the batch norm's on axis {affine.axis}"
+        )
+        raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)
+
+
+def _require_channels(layer: Node, channels: int, side: str, affine: Affine) -> None:
+    if channels != affine.channels:
+        detail = f"{layer.label!r} has {channels} {side} channels, the batch norm {affine.channels}"
+        raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)

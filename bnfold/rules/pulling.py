@@ -1,0 +1,98 @@
+"""The way up from a batch norm: follow its affine over every path to where it ends."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.core import carry
+from bnfold.core.affine import Affine
+from bnfold.core.graph import GraphView, Node, OpKind
+from bnfold.core.reason import Miss, Reason
+from bnfold.core.verdict import Edit
+from bnfold.rules.landing import swallow_outputs
+
+SUMS_IN_SUMS = 64
+"""So many sums may lie within one another; a shift looks for its way through them by recursion."""
+
+
+def pull_up(
+    view: GraphView, value: str, affine: Affine, ends: frozenset[OpKind], sums: int = SUMS_IN_SUMS
+) -> tuple[list[Edit], list[Node]]:
+    """The edits of the nodes, of the kinds in ``ends``, that swallow ``affine`` above ``value``; the nodes crossed.
+
+    Nothing else may read what lies between, and it may be no output of the model. A sum takes the scale to every
+    addend and the shift to one. Raises Miss.
+    """
+    edits: list[Edit] = []
+    crossed: list[Node] = []
+    shifts: list[tuple[Node, list[tuple[str, Affine]]]] = []
+    pending = [(value, affine)]
+    while pending:
+        value, carried = pending.pop()
+        if carried.is_identity:
+            continue
+        node = view.producer(value)
+        if node is None:
+            raise Miss(Reason.NO_LINEAR_LAYER, None, "an input of the model reaches the batch norm without a layer")
+        if node.kind in ends:
+            _require_sole_reader(view, value, node)
+            edits.append(swallow_outputs(view, node, value, carried))
+            continue
+        if node.kind is OpKind.ADD:
+            addends = _addends(view, node, value, carried)
+            pending += [(addend, _scale_only(part)) for addend, part in addends]
+            shifts.append((node, addends))
+        else:
+            pending += carry.upward(view, node, value, carried)
+        _require_sole_reader(view, value, node)
+        crossed.append(node)
+    for node, addends in shifts:  # after the scales: what a layer swallows first is scaled by what comes later
+        more_edits, more_crossed = _shift_one(view, node, addends, ends, sums)
+        edits += more_edits
+        crossed += more_crossed
+    return edits, crossed
+
+
+def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tuple[str, Affine]]:
+    """The addends, and the affine as it acts on each; one that is broadcast along the channels takes no scale."""
+    shape = view.shape(value)
+    addends = []
+    for addend in node.inputs:
+        own = view.shape(addend or "")
+        axis = affine.axis + len(own) - len(shape) if own is not None and shape is not None else -1
+        if addend is None or own is None or axis < 0 or own[axis] != affine.channels:
+            detail = f"an addend of {node.op} {node.label!r} is broadcast along the channels, or its shape is unknown"
+            raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
+        addends.append((addend, Affine(affine.scale, affine.shift, axis)))
+    return addends
+
+
+def _shift_one(
+    view: GraphView, node: Node, addends: list[tuple[str, Affine]], ends: frozenset[OpKind], sums: int
+) -> tuple[list[Edit], list[Node]]:
+    """The first addend on whose way the shift can be swallowed swallows it."""
+    miss = Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies in too many sums of sums")
+    for addend, affine in addends if sums else ():
+        try:
+            return pull_up(view, addend, _shift_only(affine), ends, sums - 1)
+        except Miss as found:
+            miss = found
+    raise miss
+
+
+def _scale_only(affine: Affine) -> Affine:
+    return Affine(affine.scale, np.zeros_like(affine.shift), affine.axis)
+
+
+def _shift_only(affine: Affine) -> Affine:
+    return Affine(np.ones_like(affine.scale), affine.shift, affine.axis)
+
+
+def _require_sole_reader(view: GraphView, value: str, node: Node) -> None:
+    """Changing ``value`` must change nothing but the path to the batch norm."""
+    if view.is_output(value):
+        raise Miss(Reason.MODEL_OUTPUT, node, f"the output of {node.op} {node.label!r} is an output of the model")
+    readers = view.readers(value)
+    if len(readers) > 1:
+        names = ", ".join(f"{use.node.op} {use.node.label!r}" for use in readers)
+        raise Miss(Reason.FAN_OUT, node, f"the output of {node.op} {node.label!r} has {len(readers)} readers: {names}")
