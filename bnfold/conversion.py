@@ -37,7 +37,7 @@ class Conversion:
         before = model.node_count
         decided = plan(model.view, only=only, skip=skip)
         model.apply(decided)
-        if decided.folds:
+        if decided.removals:
             model.describe(
                 {
                     "bnfold.version": __version__,
@@ -55,6 +55,7 @@ class Conversion:
             "found": len(self.plan),
             "folded": len(self.plan.folds),
             "kept": len(self.plan.keeps),
+            "also_folded": len(self.plan.also_folded),
             "batch_norms": batch_norm_records(self.plan),
             "nodes": self.nodes,
             "warnings": self.model.notes,
@@ -62,7 +63,7 @@ class Conversion:
 
     def write(self, stream: BinaryIO) -> None:
         """The output's content: the folded model, or the source byte for byte where nothing folds."""
-        if self.plan.folds:
+        if self.plan.removals:
             self.model.write(stream)
             return
         with Path(self.source.path).open("rb") as source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bnfold.core.graph import GraphView, Node
+from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit, Fold, Keep, Plan, Verdict
 from bnfold.rules import NEIGHBOURS, STAGES, Rule
@@ -21,11 +21,11 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = ())
     what the last one removed. A model whose batch norms do not stand in each other's way takes two rounds, so that
     the work grows with the model and not with its square.
     """
-    all_batch_norms = view.batch_norms
+    affine_nodes = view.affine_nodes
     changed: dict[int, Node] = {}
     verdicts: dict[int, Verdict] = {
         bn.index: Keep(bn, Reason.EXCLUDED_BY_USER, bn, "excluded by --only or --skip")
-        for bn in all_batch_norms
+        for bn in affine_nodes
         if _is_excluded(bn.label, only, skip)
     }
     while folds := _round(view, verdicts):
@@ -34,12 +34,17 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = ())
         view = view.after(folds)
     gone = {index for index, verdict in verdicts.items() if isinstance(verdict, Fold)}
     edits = tuple(Edit(changed[index], view.steps[index]) for index in sorted(changed.keys() - gone))
-    return Plan(tuple(verdicts[bn.index] for bn in all_batch_norms), edits)
+    others = (verdicts[node.index] for node in affine_nodes if node.kind is not OpKind.BATCH_NORM)
+    return Plan(
+        tuple(verdicts[node.index] for node in affine_nodes if node.kind is OpKind.BATCH_NORM),
+        edits,
+        tuple(verdict for verdict in others if isinstance(verdict, Fold)),
+    )
 
 
 def _round(view: GraphView, verdicts: dict[int, Verdict]) -> list[Fold]:
     """The folds of the first stage that finds any; what stays as far as this view shows goes into ``verdicts``."""
-    pending = [bn for bn in view.batch_norms if not _is_settled(verdicts.get(bn.index))]
+    pending = [bn for bn in view.affine_nodes if not _is_settled(verdicts.get(bn.index))]
     for rules in STAGES:
         folds: list[Fold] = []
         touched: set[int] = set()

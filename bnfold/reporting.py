@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bnfold.core.graph import Node, ScaleShiftTraits
 from bnfold.core.verdict import Fold, Keep, Plan, Verdict
-from bnfold.records import BatchNormRecord, ReasonRecord
+from bnfold.records import BatchNormRecord, Form, ReasonRecord
 
 
 def batch_norm_records(plan: Plan) -> tuple[BatchNormRecord, ...]:
@@ -13,20 +14,25 @@ def batch_norm_records(plan: Plan) -> tuple[BatchNormRecord, ...]:
 
 def _record(verdict: Verdict) -> BatchNormRecord:
     if isinstance(verdict, Keep):
-        return BatchNormRecord(verdict.bn.label, "operator", "kept", reason=_reason(verdict))
+        return BatchNormRecord(verdict.bn.label, _form(verdict.bn), "kept", reason=_reason(verdict))
     return _folded(verdict)
 
 
 def _folded(fold: Fold) -> BatchNormRecord:
     return BatchNormRecord(
         fold.bn.label,
-        "operator",
+        _form(fold.bn),
         "folded",
         rule=fold.rule,
         into=tuple(node.label for node in fold.into),
         scale_range=fold.affine.scale_range,
         warnings=fold.warnings,
     )
+
+
+def _form(bn: Node) -> Form:
+    """Whether a batch norm is an operator, or written out as arithmetic with constants."""
+    return "decomposed" if isinstance(bn.traits, ScaleShiftTraits) else "operator"
 
 
 def _reason(keep: Keep) -> ReasonRecord:

@@ -30,6 +30,11 @@ class Affine:
         """Whether it changes nothing."""
         return bool((self.scale == 1).all() and (self.shift == 0).all())
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether it does the same to every channel, so that it acts on any axis alike."""
+        return bool((self.scale == self.scale[:1]).all() and (self.shift == self.shift[:1]).all())
+
     def then(self, outer: Affine) -> Affine:
         """The map that applies this one first and ``outer`` after it, on the same axis."""
         return Affine(self.scale * outer.scale, self.shift * outer.scale + outer.shift, self.axis)

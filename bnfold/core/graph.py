@@ -171,9 +171,49 @@ class ConcatTraits:
     axis: int
 
 
+class Arithmetic(Enum):
+    """What one step of a SCALE_SHIFT does to its value x with its constant c."""
+
+    ADD = auto()
+    """x + c."""
+    SUBTRACT = auto()
+    """x − c."""
+    SUBTRACT_FROM = auto()
+    """c − x."""
+    MULTIPLY = auto()
+    """x · c."""
+    DIVIDE = auto()
+    """x / c."""
+
+
+@dataclass(frozen=True)
+class ScaleShiftStep:
+    """One operator of a run: what it does, the input slot of its constant, and the axis along which that varies.
+
+    ``axis`` is None for a single number.
+    """
+
+    arithmetic: Arithmetic
+    slot: int
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class ScaleShiftTraits:
+    """A run of operators with constants, in order; together one affine map of ``channels`` channels on ``axis``.
+
+    The node's inputs are the value and then each step's constant.
+    """
+
+    steps: tuple[ScaleShiftStep, ...]
+    axis: int
+    channels: int
+
+
 Traits = (
     LayerTraits
     | BatchNormTraits
+    | ScaleShiftTraits
     | Permute
     | Reshape
     | ChannelMap
@@ -244,8 +284,13 @@ class GraphView:
 
     @property
     def batch_norms(self) -> tuple[Node, ...]:
-        """Every batch norm, in graph order."""
+        """Every batch norm, in graph order; a run of constants that amounts to one is one."""
         return tuple(node for node in self.nodes if node.kind is OpKind.BATCH_NORM)
+
+    @property
+    def affine_nodes(self) -> tuple[Node, ...]:
+        """Every batch norm and every other run of constants, in graph order."""
+        return tuple(node for node in self.nodes if node.kind in {OpKind.BATCH_NORM, OpKind.SCALE_SHIFT})
 
     def producer(self, value: str) -> Node | None:
         """The node that computes ``value``; None for inputs and constants."""

@@ -73,10 +73,14 @@ Verdict = Fold | Keep
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One verdict per batch norm, in graph order, and the edits that all folds together make, one per node."""
+    """One verdict per batch norm, in graph order, and the edits that all folds together make, one per node.
+
+    ``also_folded`` are runs of constants that are no batch norms, and fold as well.
+    """
 
     verdicts: tuple[Verdict, ...]
     edits: tuple[Edit, ...]
+    also_folded: tuple[Fold, ...] = ()
 
     def __len__(self) -> int:
         return len(self.verdicts)
@@ -88,6 +92,11 @@ class Plan:
     def folds(self) -> tuple[Fold, ...]:
         """The verdicts that fold, in graph order."""
         return tuple(verdict for verdict in self.verdicts if isinstance(verdict, Fold))
+
+    @property
+    def removals(self) -> tuple[Fold, ...]:
+        """Everything that folds, batch norms and other runs, in graph order."""
+        return tuple(sorted((*self.folds, *self.also_folded), key=lambda fold: fold.bn.index))
 
     @property
     def keeps(self) -> tuple[Keep, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine, from_statistics
-from bnfold.core.graph import BatchNormTraits, GraphView, Node
+from bnfold.core.graph import Arithmetic, BatchNormTraits, GraphView, Node, ScaleShiftTraits
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import F64Array
 from bnfold.core.verdict import channel_list
@@ -21,6 +22,8 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
       4. every channel's scale and shift is a finite number.
     """
     traits = bn.traits
+    if isinstance(traits, ScaleShiftTraits):
+        return _affine_of_run(view, bn, traits)
     if not isinstance(traits, BatchNormTraits):
         raise TypeError(f"{bn.label!r} is no batch norm")
     if traits.training:
@@ -38,7 +41,7 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
     if len(lengths) > 1 or mean.ndim != 1:
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"its parameters have different shapes: {sorted(lengths)}")
     affine = from_statistics(gamma, beta, mean, variance, traits.epsilon)
-    _require_finite(bn, variance + traits.epsilon, affine)
+    _require_finite(bn, affine, variance + traits.epsilon > 0)
     for step in view.steps.get(bn.index, ()):
         affine = affine.then(step.affine)
     return affine
@@ -57,9 +60,38 @@ def _parameter(view: GraphView, bn: Node, name: str, value: str) -> F64Array:
     raise Miss(Reason.PARAMETERS_NOT_CONSTANT, bn, f"its {name} is computed {origin}")
 
 
-def _require_finite(bn: Node, variance_plus_epsilon: F64Array, affine: Affine) -> None:
-    """Every channel must have a positive σ²+ε and a finite scale and shift."""
-    sound = (variance_plus_epsilon > 0) & np.isfinite(affine.scale) & np.isfinite(affine.shift)
+def _affine_of_run(view: GraphView, run: Node, traits: ScaleShiftTraits) -> Affine:
+    """The affine map of a run of additions and multiplications by constants, composed in float64."""
+    scale, shift = np.ones(traits.channels), np.zeros(traits.channels)
+    with np.errstate(all="ignore"):
+        for step, value in zip(traits.steps, run.inputs[1:], strict=True):
+            constant = view.constant(value)
+            if constant is None:
+                raise Miss(Reason.PARAMETERS_NOT_CONSTANT, run, f"a constant of {run.label!r} is computed")
+            scale, shift = _after_step(step.arithmetic, constant.load().astype(np.float64).reshape(-1), scale, shift)
+    affine = Affine(scale, shift, traits.axis)
+    _require_finite(run, affine, np.ones(traits.channels, bool))
+    return affine
+
+
+def _after_step(
+    arithmetic: Arithmetic, constant: F64Array, scale: F64Array, shift: F64Array
+) -> tuple[F64Array, F64Array]:
+    """Scale and shift, ``(C,)``, of scale·x + shift with one more step; ``constant`` is ``(C,)`` or ``(1,)``."""
+    if arithmetic is Arithmetic.ADD:
+        return scale, shift + constant
+    if arithmetic is Arithmetic.SUBTRACT:
+        return scale, shift - constant
+    if arithmetic is Arithmetic.SUBTRACT_FROM:
+        return -scale, constant - shift
+    if arithmetic is Arithmetic.MULTIPLY:
+        return scale * constant, shift * constant
+    return scale / constant, shift / constant
+
+
+def _require_finite(bn: Node, affine: Affine, is_sound: NDArray[np.bool_]) -> None:
+    """Every channel must be sound (a positive σ²+ε) and have a finite scale and shift."""
+    sound = is_sound & np.isfinite(affine.scale) & np.isfinite(affine.shift)
     broken = [int(channel) for channel in np.flatnonzero(~sound)]
     if broken:
         raise Miss(Reason.NON_FINITE_PARAMETERS, bn, f"{channel_list(broken)} of {len(sound)}")

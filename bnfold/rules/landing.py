@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, LayerTraits, Node, OpKind
+from bnfold.core.graph import BatchNormTraits, GraphView, LayerTraits, Node, OpKind
 from bnfold.core.kernel import Side, Step, fits, input_channels, layer_constants, output_channels
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
@@ -25,9 +25,9 @@ def swallow_outputs(view: GraphView, node: Node, value: str, affine: Affine) -> 
     if node.kind is OpKind.BATCH_NORM:
         return _into_batch_norm(view, node, affine)
     traits = _writable(view, node)
-    _require_axis(view, node, value, traits.channel_axis, affine)
     weight, bias, _ = layer_constants(view, node)
     channels = output_channels(traits, weight.shape)
+    affine = _on_axis(view, node, value, affine, axis=traits.channel_axis, channels=channels)
     _require_channels(node, channels, "output", affine)
     if bias is not None and bias.shape[-1:] not in {(), (1,), (channels,)}:
         detail = f"the bias of {node.label!r} has shape {list(bias.shape)} for {channels} output channels"
@@ -42,9 +42,10 @@ def swallow_inputs(view: GraphView, node: Node, value: str, affine: Affine) -> E
       4. a shift is the same at every position: the layer pads with no zeros.
     """
     traits = _writable(view, node)
-    _require_axis(view, node, value, traits.input_axis, affine)
     weight, _, _ = layer_constants(view, node)
-    _require_channels(node, input_channels(traits, weight.shape), "input", affine)
+    channels = input_channels(traits, weight.shape)
+    affine = _on_axis(view, node, value, affine, axis=traits.input_axis, channels=channels)
+    _require_channels(node, channels, "input", affine)
     if affine.shift.any() and not traits.takes_shift:
         detail = f"{node.op} {node.label!r} pads its input with zeros, or leaves gaps: the shift would be missing there"
         raise Miss(Reason.PADDED_INPUT, node, detail)
@@ -59,6 +60,8 @@ def _edit(view: GraphView, layer: Node, step: Step) -> Edit:
 
 def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
     """γ·s and β·s + t."""
+    if not isinstance(bn.traits, BatchNormTraits):
+        raise Miss(Reason.NO_LINEAR_LAYER, bn, f"{bn.label!r} is a batch norm written as arithmetic")
     own = affine_of(view, bn)
     for name, value in (("scale", bn.inputs[1]), ("shift", bn.inputs[2])):
         _require_constant(view, bn, name, value)
@@ -96,18 +99,21 @@ def _require_constant(view: GraphView, node: Node, name: str, value: str | None)
         raise Miss(Reason.WEIGHT_NOT_CONSTANT, node, f"the {name} of {node.label!r} is stored as {constant.dtype}")
 
 
-def _require_axis(view: GraphView, layer: Node, value: str, axis: int, affine: Affine) -> None:
-    """The layer's channels lie on the affine's axis of ``value``."""
+def _on_axis(view: GraphView, layer: Node, value: str, affine: Affine, *, axis: int, channels: int) -> Affine:
+    """``affine``, which must act on the axis of ``value`` that holds the layer's channels, or on all elements alike."""
     if axis < 0:
         shape = view.shape(value)
         if shape is None:
             raise Miss(Reason.CHANNEL_MISMATCH, layer, f"the rank of {value!r} at {layer.label!r} is unknown")
         axis += len(shape)
+    if axis != affine.axis and affine.is_uniform and affine.channels:
+        return Affine(np.full(channels, affine.scale[0]), np.full(channels, affine.shift[0]), axis)
     if axis != affine.axis:
         detail = (
             f"the channels of {layer.op} {layer.label!r} are on axis {axis}, the batch norm's on axis {affine.axis}"
         )
         raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)
+    return affine
 
 
 def _require_channels(layer: Node, channels: int, side: str, affine: Affine) -> None:

@@ -419,7 +419,8 @@ def test_inside_a_branch_the_layer_and_its_batch_norm_fold() -> None:
 def test_new_names_are_unused_so_far() -> None:
     tensors = CONV_TENSORS | {"w_folded": weight(4), "k_folded": weight(4)}
     proto = model(
-        f"{CONV_BN.replace('y =', 'n =')} s = Add(w_folded, k_folded) t = Unsqueeze(s, axes) y = Mul(n, t)", tensors
+        f"{CONV_BN.replace('y =', 'n =')} s = Add(w_folded, k_folded) t = Unsqueeze(s, axes) r = Relu(n) y = Mul(r, t)",
+        tensors,
     )
     proto.graph.initializer.append(tensor("axes", np.array([1, 2])))
     result, _ = folded(proto)

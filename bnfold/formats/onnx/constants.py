@@ -50,6 +50,20 @@ class Constants:
             self._values[value_id] = self._computed(value_id, *self._makers[value_id])
         return self._values.get(value_id)
 
+    def holds_square_root(self, value_id: str) -> bool:
+        """Whether a square root takes part in computing a constant, as in √(var + ε)."""
+        pending, seen = [value_id], set()
+        while pending:
+            current = pending.pop()
+            if current in seen or current not in self._makers:
+                continue
+            seen.add(current)
+            scope, node = self._makers[current]
+            if node.op_type == "Sqrt":
+                return True
+            pending += [scope.id(name) for name in node.input]
+        return False
+
     def _add_tensors(self, scope: Scope, ir_version: int, *, freeze: bool) -> None:
         """The initializers of one graph."""
         are_defaults = ir_version >= OVERRIDABLE_FROM_IR and not freeze

@@ -29,8 +29,8 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> None:
             editor.rewrite_batch_norm(edit)
         else:
             editor.rewrite_layer(edit)
-    for fold in plan.folds:
-        editor.remove_batch_norm(fold)
+    for fold in plan.removals:
+        editor.remove(fold)
     editor.finish()
 
 
@@ -132,16 +132,15 @@ class _Editor:
         self.producers[place.scope.id(output)] = add
         self.inserted.append((place, add))
 
-    def remove_batch_norm(self, fold: Fold) -> None:
-        """Join what is before the batch norm and what is behind it under one name.
+    def remove(self, fold: Fold) -> None:
+        """Join what is before a batch norm, or a run of constants, and what is behind it under one name.
 
-        Where nobody else reads its input, whatever produced that now produces the batch norm's output, under the
-        output's name. Otherwise the readers of the output read the input; an output of the model stays one by an
-        Identity.
+        Where nobody else reads its input, whatever produced that now produces its output, under the output's name.
+        Otherwise the readers of the output read the input; an output of the model stays one by an Identity.
         """
         place = self.view.places[fold.bn.index]
-        scope, data, output = place.scope, place.proto.input[0], place.proto.output[0]
-        self.orphans += [(scope, name) for name in place.proto.input[1:] if name]
+        scope, data, output = place.scope, place.data, place.output
+        self.orphans += [(scope, name) for name in place.constants]
         self.removed.append(place)
         producer = self.producers.get(scope.id(data)) if scope.id(data) in self.movable else None
         if producer is not None:
@@ -164,7 +163,7 @@ class _Editor:
     def finish(self) -> None:
         """Carry out insertions and removals, from the last position to the first, then drop what nobody reads."""
         changes: list[tuple[int, bool, GraphProto, NodeProto | None]]
-        changes = [(place.positions[0], True, place.scope.graph, None) for place in self.removed]
+        changes = [(position, True, place.scope.graph, None) for place in self.removed for position in place.positions]
         changes += [(place.positions[0] + 1, False, place.scope.graph, node) for place, node in self.inserted]
         for position, _, graph, node in sorted(changes, key=lambda change: change[:2], reverse=True):
             if node is None:
@@ -219,8 +218,8 @@ class _Editor:
 
 
 def _movable(graph: GraphView) -> set[str]:
-    """The inputs of batch norms that nobody else reads and that are no outputs: they may take another name."""
-    inputs = (bn.data for bn in graph.batch_norms)
+    """The inputs of batch norms and runs that nobody else reads and that are no outputs: they may take another name."""
+    inputs = (node.data for node in graph.affine_nodes)
     return {value for value in inputs if len(graph.readers(value)) == 1 and not graph.is_output(value)}
 
 

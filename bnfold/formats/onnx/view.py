@@ -10,11 +10,22 @@ from functools import cache
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
-from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape
+from bnfold.core.graph import (
+    Arithmetic,
+    Constant,
+    GraphView,
+    Lock,
+    Node,
+    OpKind,
+    ScaleShiftStep,
+    ScaleShiftTraits,
+    Shape,
+)
 from bnfold.core.reason import Reason
 from bnfold.formats.onnx import movers, operators
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.operators import Meaning, Operator, opaque
+from bnfold.formats.onnx.runs import step_of
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
 from bnfold.formats.onnx.shapes import TensorType, inferred_types
 
@@ -23,17 +34,40 @@ from bnfold.formats.onnx.shapes import TensorType, inferred_types
 class Place:
     """Where a node of the view stands: the graph, and the positions in it of the nodes that it is made of.
 
-    The first position is the operator's; a second one is the Add that holds a MatMul's bias.
+    The first position is the operator's. A second one is the Add that holds a MatMul's bias; a run of arithmetic with
+    constants has one for each operator, and in ``data_slots`` which input of each is the value.
     """
 
     scope: Scope
     positions: tuple[int, ...]
+    data_slots: tuple[int, ...] = (0,)
 
     @property
     def proto(self) -> NodeProto:
         """The operator."""
         proto: NodeProto = self.scope.graph.node[self.positions[0]]
         return proto
+
+    @property
+    def data(self) -> str:
+        """The name of the value that a batch norm or a run works on."""
+        return str(self.proto.input[self.data_slots[0]])
+
+    @property
+    def output(self) -> str:
+        """The name of its result."""
+        return str(self.scope.graph.node[self.positions[-1]].output[0])
+
+    @property
+    def constants(self) -> list[str]:
+        """The names of its parameters."""
+        protos = (self.scope.graph.node[position] for position in self.positions)
+        return [
+            name
+            for proto, data_slot in zip(protos, self.data_slots, strict=True)
+            for slot, name in enumerate(proto.input)
+            if name and slot != data_slot
+        ]
 
     @property
     def bias_add(self) -> NodeProto | None:
@@ -85,6 +119,11 @@ class _Translation:
                 continue
             inputs = tuple(self.resolve(scope, name) for name in proto.input)
             outputs = tuple(scope.id(name) for name in proto.output if name)
+            run = self.run(scope, position)
+            if run:
+                self.add_run(scope, run)
+                taken.update(run)
+                continue
             meaning = _meaning(Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of))
             positions: tuple[int, ...] = (position,)
             bias_add = self.bias_add(scope, proto, meaning)
@@ -104,6 +143,44 @@ class _Translation:
             len(self.nodes), meaning.kind, proto.op_type, label, meaning.inputs, outputs, meaning.traits, meaning.lock
         )
         self.nodes.append(node)
+
+    def run(self, scope: Scope, position: int) -> dict[int, ScaleShiftStep]:
+        """The operators with constants from ``position`` on, each the only reader of the one before, by position."""
+        steps: dict[int, ScaleShiftStep] = {}
+        while position not in steps and (step := self.step(scope, position)) is not None:
+            axes = {known.axis for known in (*steps.values(), step) if known.axis is not None}
+            if len(axes) > 1:
+                break
+            steps[position] = step
+            result = scope.id(scope.graph.node[position].output[0])
+            uses = self.uses.get(result, [])
+            if len(uses) != 1 or uses[0][0] is not scope or result in self.outputs:
+                break
+            position = uses[0][1]
+        return steps
+
+    def step(self, scope: Scope, position: int) -> ScaleShiftStep | None:
+        """What the node at ``position`` does, if it is arithmetic with a constant."""
+        proto = scope.graph.node[position]
+        if proto.op_type not in ARITHMETIC or proto.domain not in ONNX_DOMAINS:
+            return None
+        inputs = tuple(self.resolve(scope, name) for name in proto.input)
+        return step_of(proto, inputs, self.constants.value, self.shapes().get)
+
+    def add_run(self, scope: Scope, run: dict[int, ScaleShiftStep]) -> None:
+        """One node for a run of arithmetic; it is a batch norm where it scales and shifts each channel on its own."""
+        protos = [scope.graph.node[position] for position in run]
+        data_slots = tuple(1 - step.slot for step in run.values())
+        data = self.resolve(scope, protos[0].input[data_slots[0]])
+        shape = self.shapes()[data or ""]
+        axis = next((step.axis for step in run.values() if step.axis is not None), min(1, len(shape) - 1))
+        size = shape[axis] if shape else 1
+        constants = [scope.id(proto.input[step.slot]) for proto, step in zip(protos, run.values(), strict=True)]
+        traits = ScaleShiftTraits(tuple(run.values()), axis, size if isinstance(size, int) else 1)
+        is_batch_norm = _is_batch_norm(traits) or any(map(self.constants.holds_square_root, constants))
+        meaning = Meaning(OpKind.BATCH_NORM if is_batch_norm else OpKind.SCALE_SHIFT, (data, *constants), traits)
+        self.places[len(self.nodes)] = Place(scope, tuple(run), data_slots)
+        self.add(protos[0], meaning, (scope.id(protos[-1].output[0]),))
 
     def resolve(self, scope: Scope, name: str) -> str | None:
         """The id of an input; a value from an outer graph enters through a node of its own, so that nothing crosses."""
@@ -174,6 +251,14 @@ def _meaning(op: Operator) -> Meaning:
 
 
 ROWS = operators.ROWS | movers.ROWS
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+SCALING = frozenset({Arithmetic.MULTIPLY, Arithmetic.DIVIDE})
+
+
+def _is_batch_norm(run: ScaleShiftTraits) -> bool:
+    """Whether a run scales every channel by a number of its own, and shifts it by one."""
+    per_channel = {step.arithmetic for step in run.steps if step.axis is not None}
+    return not per_channel.isdisjoint(SCALING) and not per_channel <= SCALING
 
 
 def _shapes_of(types: Mapping[str, TensorType]) -> dict[str, Shape]:

@@ -1,0 +1,166 @@
+"""Arithmetic with constants: runs beside a batch norm, batch norms written out, and runs beside layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from onnx_graphs import BN, assert_same_network, folded, model, parameters, verdicts, weight
+
+from bnfold import fold
+
+CONV = {"w": weight(4, 3, 3, 3), "k": weight(4), **parameters(4)}
+PER_CHANNEL = {name: weight(4, 1, 1, seed=seed) for name, seed in (("s", 2), ("t", 3), ("u", 4))}
+ONE = {"one": np.array(0.7, np.float32), "two": np.array([1.3], np.float32)}
+EVERYTHING = CONV | PER_CHANNEL | ONE
+C = "c = Conv(x, w, k)"
+NORM = f"BatchNormalization(%s, {BN})"
+
+
+def case(body: str, tensors: dict[str, Any], expected: Any, *, id: str, **options: Any) -> Any:  # noqa: A002 - pytest's word
+    return pytest.param(model(body, tensors, **options), expected, id=id)
+
+
+LEFT_ALONE = [
+    case(f"{C} y = Mul(c, s)", CONV | {"s": weight(4)}, {}, id="a [C] constant multiplies the width, not the channels"),
+    case(f"{C} y = Add(c, s)", CONV | {"s": weight(1, 4, 4, 4)}, {}, id="a constant per element"),
+    case(f"{C} y = Div(s, c)", EVERYTHING, {}, id="a constant divided by the value"),
+    case(f"{C} y = Mul(c, s)", CONV | {"s": weight(1, 4, 1, 1, 1)}, {}, id="a constant that raises the rank"),
+    case(
+        "d = Conv(x, v1) y = Mul(d, s)",
+        {"v1": weight(1, 3, 3, 3), **PER_CHANNEL},
+        {},
+        id="a constant that spreads one channel over four",
+    ),
+    case("r = Relu(x) y = Mul(r, one)", ONE, {}, id="no layer"),
+    case(f"{C} h = Mul(c, s) y = Add(h, c)", EVERYTHING, {}, id="the layer's output is read twice"),
+    case(
+        f"{C} h = Mul(c, zero) y = Div(h, zero)", CONV | {"zero": np.array(0, np.float32)}, {}, id="a division by zero"
+    ),
+    case(
+        "r = Relu(x) h = Mul(r, s) a = Add(h, t) y = Relu(a)",
+        {"s": weight(3, 1, 1, seed=2), "t": weight(3, 1, 1, seed=3)},
+        {"h": "no-linear-layer"},
+        id="a batch norm written out, between activations",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "expected"), LEFT_ALONE)
+def test_left_alone(proto: ModelProto, expected: dict[str, str]) -> None:
+    result = fold(proto)
+    assert verdicts(result.plan) == expected
+    assert result.plan.also_folded == ()
+    assert result.model == proto
+
+
+WRITTEN_OUT = [
+    case(f"{C} h = Mul(c, s) y = Add(h, t)", EVERYTHING, {"h": "c"}, id="scale, shift"),
+    case(
+        f"{C} h = Sub(c, s) n = Div(h, t) o = Mul(n, u) y = Add(t, o)", EVERYTHING, {"h": "c"}, id="the whole formula"
+    ),
+    case(
+        f"{C} e = Constant<value_float = 0.001>() p = Add(vv, e) q = Sqrt(p) h = Sub(c, s) y = Div(h, q)",
+        EVERYTHING | {"vv": np.abs(weight(4, 1, 1, seed=8)) + 0.1},
+        {"h": "c"},
+        id="√(var + ε) computed in the graph",
+    ),
+    case(
+        "c = MatMul(x, w) h = Mul(c, s) y = Sub(h, t)",
+        {"w": weight(6, 4), "s": weight(4, seed=2), "t": weight(4, seed=3)},
+        {"h": "c"},
+        x="float[N,6] x",
+        id="behind a matrix product",
+    ),
+    case(
+        "h = Mul(x, s) a = Add(h, t) y = Conv(a, w, k)",
+        {"w": weight(4, 3, 3, 3), "k": weight(4), "s": weight(3, 1, 1, seed=2), "t": weight(3, 1, 1, seed=3)},
+        {"h": "y"},
+        id="before a layer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "expected"), WRITTEN_OUT)
+def test_a_batch_norm_that_is_written_out_folds(proto: ModelProto, expected: dict[str, str]) -> None:
+    result, found = folded(proto)
+    assert found == expected
+    assert {node.op_type for node in result.graph.node} <= {"Conv", "MatMul", "Add", "Constant"}
+    assert_same_network(proto, result)
+
+
+BESIDE = [
+    case(f"{C} y = Mul(c, s)", EVERYTHING, 1, id="multiplied"),
+    case(f"{C} y = Mul(s, c)", EVERYTHING, 1, id="constant first"),
+    case(f"{C} y = Sub(s, c)", EVERYTHING, 1, id="constant − x"),
+    case(f"{C} y = Div(c, s)", EVERYTHING, 1, id="divided"),
+    case(f"{C} y = Add(c, one)", EVERYTHING, 1, id="a single number"),
+    case(f"{C} h = Mul(c, two) i = Identity(h) y = Add(i, one)", EVERYTHING, 2, id="two runs"),
+    case(
+        "c = MatMul(x, w) r = Reshape(c, shape) t = Transpose<perm = [0, 2, 1, 3]>(r) y = Mul(t, one)",
+        {"w": weight(6, 8), "shape": np.array([2, 5, 2, 4]), **ONE},
+        1,
+        x="float[2,5,6] x",
+        id="the scale of attention",
+    ),
+    case(
+        "a = Sub(x, s) h = Div(a, one) y = Conv(h, w, k)",
+        {"w": weight(4, 3, 3, 3), "k": weight(4), "s": weight(3, 1, 1), **ONE},
+        1,
+        id="the normalisation of the input",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "runs"), BESIDE)
+def test_other_runs_beside_a_layer_fold_too(proto: ModelProto, runs: int) -> None:
+    result = fold(proto)
+    assert len(result.plan) == 0
+    assert len(result.plan.also_folded) == runs
+    assert not {"Mul", "Div", "Sub"} & {node.op_type for node in result.model.graph.node}
+    assert_same_network(proto, folded(proto)[0])
+
+
+MIXED = [
+    case(f"{C} h = Mul(c, one) y = {NORM % 'h'}", EVERYTHING, {"y": "c"}, id="number, batch norm"),
+    case(f"{C} n = {NORM % 'c'} y = Mul(n, s)", EVERYTHING, {"n": "c"}, id="batch norm, scale"),
+    case(f"{C} a = Add(c, s) n = {NORM % 'a'} y = Sub(one, n)", EVERYTHING, {"n": "c"}, id="bias, batch norm, 1 − x"),
+    case(
+        f"{C} n = {NORM % 'c'} h = Mul(n, s) y = Add(h, t)",
+        EVERYTHING,
+        {"n": "c", "h": "c"},
+        id="batch norm, written-out one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "expected"), MIXED)
+def test_composed_and_folded_as_one(proto: ModelProto, expected: dict[str, str]) -> None:
+    result, found = folded(proto)
+    assert found == expected
+    assert [node.op_type for node in result.graph.node] == ["Conv"]
+    assert_same_network(proto, result)
+
+
+def test_a_uniform_batch_norm_is_the_same_on_every_axis() -> None:
+    same = {name: np.full(5, value, np.float32) for name, value in (("g", 2.0), ("b", 3.0), ("m", 1.0), ("v", 4.0))}
+    proto = model(f"c = MatMul(x, w) y = {NORM % 'c'}", {"w": weight(6, 4), **same}, x="float[2,5,6] x")
+    result, found = folded(proto)
+    assert found == {"y": "c"}
+    assert_same_network(proto, result)
+
+
+def test_the_report_counts_written_out_ones_as_batch_norms_and_other_runs_apart(tmp_path: Any) -> None:
+    from bnfold import inspect
+
+    path = tmp_path / "model.onnx"
+    proto = model(
+        f"{C} h = Mul(c, s) a = Add(h, t) r = Relu(a) d = Conv(r, v4) y = Mul(d, one)",
+        EVERYTHING | {"v4": weight(2, 4, 1, 1)},
+    )
+    path.write_bytes(proto.SerializeToString())
+    report = inspect(path)
+    assert (report.found, report.folded, report.also_folded) == (1, 1, 1)
+    assert report.batch_norms[0].form == "decomposed"
