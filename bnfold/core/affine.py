@@ -36,8 +36,9 @@ class Affine:
         return bool((self.scale == self.scale[:1]).all() and (self.shift == self.shift[:1]).all())
 
     def then(self, outer: Affine) -> Affine:
-        """The map that applies this one first and ``outer`` after it, on the same axis."""
-        return Affine(self.scale * outer.scale, self.shift * outer.scale + outer.shift, self.axis)
+        """The map that applies this one first and ``outer`` after it, on the axis of the one with more channels."""
+        axis = self.axis if self.channels >= outer.channels else outer.axis
+        return Affine(self.scale * outer.scale, self.shift * outer.scale + outer.shift, axis)
 
     @property
     def scale_range(self) -> tuple[float, float]:

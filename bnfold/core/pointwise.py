@@ -1,4 +1,4 @@
-"""A batch norm that swallows affines: its new γ and β."""
+"""Affine nodes that swallow affines: a batch norm in its γ and β, a run of arithmetic in its constants."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.core.graph import GraphView, Node
-from bnfold.core.kernel import Step
-from bnfold.core.rounding import rounded
+from bnfold.core.affine import Affine
+from bnfold.core.graph import Arithmetic, GraphView, Node, ScaleShiftTraits
+from bnfold.core.kernel import Side, Step
+from bnfold.core.rounding import F64Array, rounded
+
+
+def swallowed(affine: Affine, steps: Iterable[Step]) -> Affine:
+    """The map of an affine node once it has swallowed ``steps``."""
+    for step in steps:
+        affine = affine.then(step.affine) if step.side is Side.OUTPUTS else step.affine.then(affine)
+    return affine
 
 
 def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[Step]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -21,7 +29,36 @@ def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[Step]) -> tuple[N
     gamma, beta = view.constant(bn.inputs[1]), view.constant(bn.inputs[2])
     if gamma is None or beta is None:
         raise ValueError(f"{bn.label!r} has no constant scale and shift")
-    scale, shift = gamma.load().astype(np.float64), beta.load().astype(np.float64)
-    for step in steps:
-        scale, shift = scale * step.affine.scale, shift * step.affine.scale + step.affine.shift
-    return rounded(scale, gamma.dtype), rounded(shift, beta.dtype)
+    own = Affine(gamma.load().astype(np.float64), beta.load().astype(np.float64))
+    combined = swallowed(own, steps)
+    return rounded(combined.scale, gamma.dtype), rounded(combined.shift, beta.dtype)
+
+
+def run_affine(view: GraphView, run: Node) -> Affine:
+    """The affine map of a run of additions and multiplications by constants, composed in float64."""
+    traits = run.traits
+    if not isinstance(traits, ScaleShiftTraits):
+        raise TypeError(f"{run.label!r} is no run of arithmetic")
+    scale, shift = np.ones(traits.channels), np.zeros(traits.channels)
+    with np.errstate(all="ignore"):
+        for step, value in zip(traits.steps, run.inputs[1:], strict=True):
+            constant = view.constant(value)
+            if constant is None:
+                raise ValueError(f"a constant of {run.label!r} is not known")
+            scale, shift = _after_step(step.arithmetic, constant.load().astype(np.float64).reshape(-1), scale, shift)
+    return Affine(scale, shift, traits.axis)
+
+
+def _after_step(
+    arithmetic: Arithmetic, constant: F64Array, scale: F64Array, shift: F64Array
+) -> tuple[F64Array, F64Array]:
+    """Scale and shift, ``(C,)``, of scale·x + shift with one more step; ``constant`` is ``(C,)`` or ``(1,)``."""
+    if arithmetic is Arithmetic.ADD:
+        return scale, shift + constant
+    if arithmetic is Arithmetic.SUBTRACT:
+        return scale, shift - constant
+    if arithmetic is Arithmetic.SUBTRACT_FROM:
+        return -scale, constant - shift
+    if arithmetic is Arithmetic.MULTIPLY:
+        return scale * constant, shift * constant
+    return scale / constant, shift / constant

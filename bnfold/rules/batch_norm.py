@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine, from_statistics
-from bnfold.core.graph import Arithmetic, BatchNormTraits, GraphView, Node, ScaleShiftTraits
+from bnfold.core.graph import BatchNormTraits, GraphView, Node, ScaleShiftTraits
+from bnfold.core.pointwise import run_affine, swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import F64Array
 from bnfold.core.verdict import channel_list
@@ -23,7 +24,9 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
     """
     traits = bn.traits
     if isinstance(traits, ScaleShiftTraits):
-        return _affine_of_run(view, bn, traits)
+        affine = run_affine(view, bn)
+        _require_finite(bn, affine, np.ones(affine.channels, bool))
+        return swallowed(affine, view.steps.get(bn.index, ()))
     if not isinstance(traits, BatchNormTraits):
         raise TypeError(f"{bn.label!r} is no batch norm")
     if traits.training:
@@ -42,9 +45,7 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"its parameters have different shapes: {sorted(lengths)}")
     affine = from_statistics(gamma, beta, mean, variance, traits.epsilon)
     _require_finite(bn, affine, variance + traits.epsilon > 0)
-    for step in view.steps.get(bn.index, ()):
-        affine = affine.then(step.affine)
-    return affine
+    return swallowed(affine, view.steps.get(bn.index, ()))
 
 
 def _parameter(view: GraphView, bn: Node, name: str, value: str) -> F64Array:
@@ -58,35 +59,6 @@ def _parameter(view: GraphView, bn: Node, name: str, value: str) -> F64Array:
     producer = view.producer(value)
     origin = f"by {producer.op} {producer.label!r}" if producer else "by the model's caller"
     raise Miss(Reason.PARAMETERS_NOT_CONSTANT, bn, f"its {name} is computed {origin}")
-
-
-def _affine_of_run(view: GraphView, run: Node, traits: ScaleShiftTraits) -> Affine:
-    """The affine map of a run of additions and multiplications by constants, composed in float64."""
-    scale, shift = np.ones(traits.channels), np.zeros(traits.channels)
-    with np.errstate(all="ignore"):
-        for step, value in zip(traits.steps, run.inputs[1:], strict=True):
-            constant = view.constant(value)
-            if constant is None:
-                raise Miss(Reason.PARAMETERS_NOT_CONSTANT, run, f"a constant of {run.label!r} is computed")
-            scale, shift = _after_step(step.arithmetic, constant.load().astype(np.float64).reshape(-1), scale, shift)
-    affine = Affine(scale, shift, traits.axis)
-    _require_finite(run, affine, np.ones(traits.channels, bool))
-    return affine
-
-
-def _after_step(
-    arithmetic: Arithmetic, constant: F64Array, scale: F64Array, shift: F64Array
-) -> tuple[F64Array, F64Array]:
-    """Scale and shift, ``(C,)``, of scale·x + shift with one more step; ``constant`` is ``(C,)`` or ``(1,)``."""
-    if arithmetic is Arithmetic.ADD:
-        return scale, shift + constant
-    if arithmetic is Arithmetic.SUBTRACT:
-        return scale, shift - constant
-    if arithmetic is Arithmetic.SUBTRACT_FROM:
-        return -scale, constant - shift
-    if arithmetic is Arithmetic.MULTIPLY:
-        return scale * constant, shift * constant
-    return scale / constant, shift / constant
 
 
 def _require_finite(bn: Node, affine: Affine, is_sound: NDArray[np.bool_]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import BatchNormTraits, GraphView, LayerTraits, Node, OpKind
+from bnfold.core.graph import GraphView, LayerTraits, Node, OpKind, ScaleShiftTraits
 from bnfold.core.kernel import Side, Step, fits, input_channels, layer_constants, output_channels
+from bnfold.core.pointwise import swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
 from bnfold.core.verdict import Edit
@@ -20,8 +21,10 @@ def swallow_outputs(view: GraphView, node: Node, value: str, affine: Affine) -> 
       1. the front end allows it to be rewritten, and its weight and bias are constants;
       2. its output channels are the channels of the affine: the same axis, and as many;
       3. the folded values fit the stored dtype.
-    A batch norm swallows the affine in its γ and β.
+    A batch norm swallows the affine in its γ and β, a run of arithmetic in its constants.
     """
+    if isinstance(node.traits, ScaleShiftTraits):
+        return _into_run(view, node, Step(Side.OUTPUTS, affine))
     if node.kind is OpKind.BATCH_NORM:
         return _into_batch_norm(view, node, affine)
     traits = _writable(view, node)
@@ -60,19 +63,39 @@ def _edit(view: GraphView, layer: Node, step: Step) -> Edit:
 
 def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
     """γ·s and β·s + t."""
-    if not isinstance(bn.traits, BatchNormTraits):
-        raise Miss(Reason.NO_LINEAR_LAYER, bn, f"{bn.label!r} is a batch norm written as arithmetic")
     own = affine_of(view, bn)
     for name, value in (("scale", bn.inputs[1]), ("shift", bn.inputs[2])):
         _require_constant(view, bn, name, value)
     if own.axis != affine.axis or own.channels != affine.channels:
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"{bn.label!r} normalises other channels")
-    combined = own.then(affine)
-    largest = max(np.abs(combined.scale).max(initial=0), np.abs(combined.shift).max(initial=0))
     constant = view.constant(bn.inputs[1])
-    if constant is None or not largest <= LARGEST[constant.dtype]:
-        raise Miss(Reason.DTYPE_OVERFLOW, bn, f"folded values of {bn.label!r} are outside the range of its dtype")
+    _require_range(bn, own.then(affine), LARGEST[constant.dtype] if constant else 0.0)
     return Edit(bn, (Step(Side.OUTPUTS, affine),))
+
+
+def swallow_run_inputs(view: GraphView, run: Node, affine: Affine) -> Edit:
+    """The edit by which a run of arithmetic does ``affine`` on its input itself. Raises Miss."""
+    return _into_run(view, run, Step(Side.INPUTS, affine))
+
+
+def _into_run(view: GraphView, run: Node, step: Step) -> Edit:
+    """A run becomes one scale and one shift."""
+    own = affine_of(view, run)
+    same_channels = own.axis == step.affine.axis and own.channels == step.affine.channels
+    if not same_channels and not own.is_uniform:
+        raise Miss(Reason.CHANNEL_MISMATCH, run, f"{run.label!r} scales or shifts other channels")
+    if not same_channels:
+        own = Affine(own.scale[:1], own.shift[:1], step.affine.axis)
+    combined = swallowed(own, (step,))
+    constant = view.constant(run.inputs[1])
+    _require_range(run, combined, LARGEST.get(constant.dtype, 0.0) if constant else 0.0)
+    return Edit(run, (step,))
+
+
+def _require_range(node: Node, affine: Affine, largest: float) -> None:
+    found = max(np.abs(affine.scale).max(initial=0), np.abs(affine.shift).max(initial=0))
+    if not found <= largest:
+        raise Miss(Reason.DTYPE_OVERFLOW, node, f"folded values of {node.label!r} are outside the range of its dtype")
 
 
 def _writable(view: GraphView, layer: Node) -> LayerTraits:

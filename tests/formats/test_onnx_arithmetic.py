@@ -144,6 +144,37 @@ def test_composed_and_folded_as_one(proto: ModelProto, expected: dict[str, str])
     assert_same_network(proto, result)
 
 
+THREE = parameters(3) | {name: weight(3, 1, 1, seed=seed) for name, seed in (("s", 2), ("t", 3))} | ONE
+NORM_3 = f"BatchNormalization(%s, {BN})"
+
+BETWEEN_ACTIVATIONS = [
+    case(f"r = Relu(x) h = Mul(r, s) n = {NORM_3 % 'h'} y = Relu(n)", THREE, ["Mul", "Add"], id="scale, batch norm"),
+    case(f"r = Relu(x) h = Add(r, one) n = {NORM_3 % 'h'} y = Relu(n)", THREE, ["Mul", "Add"], id="number, batch norm"),
+    case(f"r = Relu(x) n = {NORM_3 % 'r'} h = Sub(one, n) y = Relu(h)", THREE, ["Mul", "Add"], id="batch norm, 1 − x"),
+    case(
+        f"r = Relu(x) n = {NORM_3 % 'r'} h = Mul(n, s) a = Add(h, t) y = Relu(a)",
+        THREE,
+        ["Mul", "Add"],
+        id="batch norm, written-out one",
+    ),
+    case(
+        f"n = {NORM_3 % 'x'} h = Mul(n, s) y = Relu(h) z = Neg(x)",
+        THREE,
+        ["Mul", "Add"],
+        y="float[] y, float[] z",
+        id="an input with another reader",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "operators"), BETWEEN_ACTIVATIONS)
+def test_a_batch_norm_beside_only_constants_becomes_part_of_them(proto: ModelProto, operators: list[str]) -> None:
+    result, found = folded(proto)
+    assert "h" in found["n"]
+    assert [node.op_type for node in result.graph.node if node.op_type not in {"Relu", "Neg"}] == operators
+    assert_same_network(proto, result)
+
+
 def test_a_uniform_batch_norm_is_the_same_on_every_axis() -> None:
     same = {name: np.full(5, value, np.float32) for name, value in (("g", 2.0), ("b", 3.0), ("m", 1.0), ("v", 4.0))}
     proto = model(f"c = MatMul(x, w) y = {NORM % 'c'}", {"w": weight(6, 4), **same}, x="float[2,5,6] x")

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from bnfold.core.graph import Constant, GraphView, OpKind
+from bnfold.core.graph import Constant, GraphView, OpKind, ScaleShiftTraits
 from bnfold.core.kernel import kernel_of, layer_constants
-from bnfold.core.pointwise import scale_and_shift
+from bnfold.core.pointwise import run_affine, scale_and_shift, swallowed
+from bnfold.core.rounding import rounded
 from bnfold.core.verdict import Edit, Fold, Plan
 from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope
@@ -25,7 +26,9 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> None:
     """Edit ``model``, of which ``view`` is the view, as ``plan`` says."""
     editor = _Editor(model, view)
     for edit in plan.edits:
-        if edit.node.kind is OpKind.BATCH_NORM:
+        if isinstance(edit.node.traits, ScaleShiftTraits):
+            editor.rewrite_run(edit)
+        elif edit.node.kind is OpKind.BATCH_NORM:
             editor.rewrite_batch_norm(edit)
         else:
             editor.rewrite_layer(edit)
@@ -61,7 +64,8 @@ class _Editor:
         self.readers = _readers(view.scopes)
         self.movable = _movable(view.graph)
         self.removed: list[Place] = []
-        self.inserted: list[tuple[Place, NodeProto]] = []
+        self.inserted: list[tuple[GraphProto, int, NodeProto]] = []
+        """Nodes to come, with the position before which they go; those for the same position in their order."""
         self.orphans: list[tuple[Scope, str]] = []
         self.vanished: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -93,6 +97,34 @@ class _Editor:
             old = place.proto.input[slot]
             self.orphans.append((place.scope, old))
             place.proto.input[slot] = self.add_tensor(make_tensor(self.unused(f"{old}_folded"), values, constant.dtype))
+
+    def rewrite_run(self, edit: Edit) -> None:
+        """A multiplication and an addition take the place of a run; one that would change nothing is left out."""
+        graph, place = self.view.graph, self.view.places[edit.node.index]
+        scope, constant = place.scope, graph.constant(edit.node.inputs[1])
+        shape = graph.shape(edit.node.data)
+        if constant is None or shape is None:
+            raise ValueError(f"{edit.node.label!r} has no constant, or no shape")
+        affine = swallowed(run_affine(graph, edit.node), edit.steps)
+        parts = [("Mul", affine.scale, (affine.scale != 1).any()), ("Add", affine.shift, (affine.shift != 0).any())]
+        needed = [(op, values) for op, values, is_needed in parts if is_needed] or [("Mul", affine.scale)]
+        source = place.data
+        axes = [affine.channels, *[1] * (len(shape) - 1 - affine.axis)]
+        for position, (op, values) in enumerate(needed, start=1):
+            stored = make_tensor(
+                self.unused(f"{place.output}_{op.lower()}"),
+                rounded(values.reshape(axes), constant.dtype),
+                constant.dtype,
+            )
+            result = place.output if position == len(needed) else self.unused(f"{place.output}_scaled")
+            name = self.unused(f"{place.proto.name}_{op.lower()}") if place.proto.name else ""
+            node = helper.make_node(op, [source, self.add_tensor(stored)], [result], name=name)
+            self.inserted.append((scope.graph, place.positions[-1] + 1, node))
+            self.readers[scope.id(source)].append(node)
+            self.producers[scope.id(result)] = node
+            source = result
+        self.removed.append(place)
+        self.orphans += [(scope, name) for name in place.constants]
 
     def bias_name(self, place: Place, bias: Constant | None) -> str:
         """The name of a layer's bias in the protobuf; empty where it has none."""
@@ -130,7 +162,7 @@ class _Editor:
         name = self.unused(f"{proto.name}_bias") if proto.name else ""
         add = helper.make_node("Add", [proto.output[0], bias], [output], name=name)
         self.producers[place.scope.id(output)] = add
-        self.inserted.append((place, add))
+        self.inserted.append((place.scope.graph, place.positions[0] + 1, add))
 
     def remove(self, fold: Fold) -> None:
         """Join what is before a batch norm, or a run of constants, and what is behind it under one name.
@@ -149,7 +181,8 @@ class _Editor:
             self.read_instead(scope, data, output)
             self.vanished[scope.prefix].add(data)
         elif scope.id(output) in self.view.graph.outputs:
-            self.inserted.append((place, helper.make_node("Identity", [data], [output], name=place.proto.name)))
+            identity = helper.make_node("Identity", [data], [output], name=place.proto.name)
+            self.inserted.append((scope.graph, place.positions[-1] + 1, identity))
         else:
             self.read_instead(scope, output, data)
             self.vanished[scope.prefix].add(output)
@@ -162,10 +195,10 @@ class _Editor:
 
     def finish(self) -> None:
         """Carry out insertions and removals, from the last position to the first, then drop what nobody reads."""
-        changes: list[tuple[int, bool, GraphProto, NodeProto | None]]
-        changes = [(position, True, place.scope.graph, None) for place in self.removed for position in place.positions]
-        changes += [(place.positions[0] + 1, False, place.scope.graph, node) for place, node in self.inserted]
-        for position, _, graph, node in sorted(changes, key=lambda change: change[:2], reverse=True):
+        changes: list[tuple[int, bool, int, GraphProto, NodeProto | None]]
+        changes = [(at, True, 0, place.scope.graph, None) for place in self.removed for at in place.positions]
+        changes += [(at, False, order, graph, node) for order, (graph, at, node) in enumerate(self.inserted)]
+        for position, _, _, graph, node in sorted(changes, key=lambda change: change[:3], reverse=True):
             if node is None:
                 del graph.node[position]
             else:
