@@ -20,7 +20,7 @@ _EXAMPLES = """\b
 Examples:
   bnfold explain
   bnfold explain BNF202
-  bnfold explain fan-out --format json
+  bnfold explain --format markdown > reasons.md
 """
 
 
@@ -34,17 +34,31 @@ def command(*, code: str | None, form: str) -> int:
     CODE is BNF202, 202 or fan-out, in any case. Without CODE: the table of all reasons.
     """
     from bnfold.core.reason import Reason
-    from bnfold.render.page import laid_out, page_of
-    from bnfold.render.reasons import reason_blocks, reason_data, reason_table
 
-    reasons = list(Reason) if code is None else [find_reason(code)]
-    if form == "json":
-        data = [reason_data(reason) for reason in reasons]
-        put_result(json.dumps(data if code is None else data[0], indent=2) + "\n")
-        return 0
-    blocks = reason_table(reasons) if code is None else reason_blocks(reasons[0])
-    put_result(laid_out(blocks, page_of(sys.stdout)))
+    put_result(_table_of(list(Reason), form) if code is None else _one(find_reason(code), form))
     return 0
+
+
+def _table_of(reasons: list[Reason], form: str) -> str:
+    from bnfold.render.page import laid_out, page_of
+    from bnfold.render.reasons import reason_data, reason_table, reasons_markdown
+
+    if form == "json":
+        return json.dumps([reason_data(reason) for reason in reasons], indent=2) + "\n"
+    if form == "markdown":
+        return reasons_markdown(reasons)
+    return laid_out(reason_table(reasons), page_of(sys.stdout))
+
+
+def _one(reason: Reason, form: str) -> str:
+    from bnfold.render.page import laid_out, page_of
+    from bnfold.render.reasons import reason_blocks, reason_data, reason_markdown
+
+    if form == "json":
+        return json.dumps(reason_data(reason), indent=2) + "\n"
+    if form == "markdown":
+        return reason_markdown(reason)
+    return laid_out(reason_blocks(reason), page_of(sys.stdout))
 
 
 def find_reason(code: str) -> Reason:

@@ -82,7 +82,7 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
             type=report_file,
             multiple=True,
             metavar="FILE",
-            help="Also write it to FILE.json or .txt; repeatable.",
+            help="Also write FILE.json, .md or .txt; repeatable.",
         ),
         click.option("--quiet", is_flag=True, help="No progress and no warnings."),
         click.option("--verbose", is_flag=True, help="More columns, hashes, environment."),
@@ -91,9 +91,14 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def format_option(function: _Function) -> _Function:
-    """``--format text|json``."""
+    """``--format text|json|markdown``."""
     return click.option(
-        "--format", "form", type=click.Choice(["text", "json"]), default="text", help="What is printed. [default: text]"
+        "--format",
+        "form",
+        type=click.Choice(["text", "json", "markdown"]),
+        default="text",
+        metavar="FORM",
+        help="text, json or markdown. [default: text]",
     )(function)
 
 
@@ -110,7 +115,8 @@ def debug_option(function: _Function) -> _Function:
 
 
 def _remember_debug(context: click.Context, _option: click.Parameter, value: bool) -> None:
-    context.ensure_object(Debugging).wanted = value
+    if value:  # a command that the demo runs without the option does not take back what the demo was given
+        context.ensure_object(Debugging).wanted = True
 
 
 def _with_options(function: _Function, *options: Callable[[Any], Any]) -> _Function:

@@ -31,7 +31,7 @@ DTYPES: Final = {
 }
 """The short names of dtypes; the long ones, which are NumPy's, are understood too."""
 
-REPORT_SUFFIXES: Final = (".json", ".txt")
+REPORT_SUFFIXES: Final = (".json", ".md", ".txt")
 
 # A name may contain everything, ":" and "=" included ("input:0" is common).
 _INPUT_SPEC: Final = re.compile(r"(?:(?P<name>.+)=)?(?P<shape>[0-9]+(?:x[0-9]+)*)(?::(?P<dtype>[a-z0-9]+))?")
@@ -82,5 +82,6 @@ def sizes(text: str) -> tuple[int, ...]:
 def report_file(text: str) -> str:
     """A file's name, unchanged; its suffix says in which form the report is written."""
     if PurePath(text).suffix.lower() not in REPORT_SUFFIXES:
-        raise click.BadParameter(f"'{text}': the name must end in {' or '.join(REPORT_SUFFIXES)}, which says the form.")
+        known = f"{', '.join(REPORT_SUFFIXES[:-1])} or {REPORT_SUFFIXES[-1]}"
+        raise click.BadParameter(f"'{text}': the name must end in {known}, which says the form.")
     return text

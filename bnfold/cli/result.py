@@ -22,7 +22,7 @@ _Report = TypeVar("_Report", bound="Report")
 
 @dataclass(frozen=True)
 class Presentation:
-    """What the user wants to see: ``form`` is text or json, ``files`` get the report besides."""
+    """What the user wants to see: ``form`` is text, json or markdown, ``files`` get the report besides."""
 
     form: str
     files: tuple[str, ...]
@@ -59,24 +59,27 @@ class Presentation:
 
     def show_one_of_many(self, report: Report, *, first: bool) -> None:
         """Print one of several reports; ``finish_many`` follows the last."""
-        if self.form == "text" and not first:
+        if self.form != "json" and not first:
             put_result("\n")
-        self._print_text(report)
+        self._print(report)
 
     def finish_many(self, reports: Sequence[Report]) -> None:
         """Print and write what takes several reports together: JSON is a list of them."""
         self._deliver(reports, json.dumps([report.to_dict() for report in reports], indent=2, allow_nan=False))
 
     def _show(self, report: Report) -> None:
-        self._print_text(report)
+        self._print(report)
         self._deliver([report], report.to_json())
 
-    def _print_text(self, report: Report) -> None:
+    def _print(self, report: Report) -> None:
+        """Print the report, unless it is JSON, and its warnings."""
         from bnfold.render.page import page_of
         from bnfold.render.text import to_text, warnings_of
 
         if self.form == "text":
             put_result(to_text(report, page_of(sys.stdout, details=self.verbose)))
+        if self.form == "markdown":
+            put_result(self._markdown([report]))
         if not self.quiet:
             put_error("".join(f"warning: {warning}\n" for warning in warnings_of(report)))
 
@@ -86,9 +89,11 @@ class Presentation:
 
         if self.form == "json":
             put_result(document + "\n")
-        for file in self.files:
-            content = self._plain_text(reports) if file.lower().endswith(".txt") else document + "\n"
-            write_atomically(Path(file), content.encode("utf-8"), force=True)
+        writers = {".md": self._markdown, ".txt": self._plain_text}
+        for file in map(Path, self.files):
+            writer = writers.get(file.suffix.lower())
+            content = writer(reports) if writer else document + "\n"
+            write_atomically(file, content.encode("utf-8"), force=True)
 
     def _plain_text(self, reports: Sequence[Report]) -> str:
         from bnfold.render.page import Page
@@ -97,3 +102,8 @@ class Presentation:
         page = Page(details=self.verbose)
         warnings = [f"warning: {warning}\n" for report in reports for warning in warnings_of(report)]
         return "\n".join(to_text(report, page) for report in reports) + "".join(warnings)
+
+    def _markdown(self, reports: Sequence[Report]) -> str:
+        from bnfold.render.markdown import to_markdown
+
+        return "\n".join(to_markdown(report, details=self.verbose) for report in reports)

@@ -59,7 +59,8 @@ class _Bars:
 
     def show(self, label: str, done: int, total: int) -> None:
         now = self._clock()
-        if now < self._next:
+        finishing = self._progress is not None and done == total  # a bar is not left standing at 99 %
+        if now < self._next and not finishing:
             return
         self._next = now + _REDRAWN_EVERY_SECONDS
         if self._progress is None:

@@ -6,7 +6,7 @@ import pytest
 from cli_fixtures import CommandLine
 
 from bnfold.core.reason import Reason
-from bnfold.render.reasons import reason_data
+from bnfold.render.reasons import reason_data, reason_markdown, reasons_markdown
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,8 @@ def test_one_reason_as_json(bnfold: CommandLine) -> None:
 def test_all_reasons_as_json(bnfold: CommandLine) -> None:
     data = json.loads(bnfold("explain", "--format", "json").out)
     assert data == [reason_data(reason) for reason in Reason]
+
+
+def test_reasons_as_markdown(bnfold: CommandLine) -> None:
+    assert bnfold("explain", "202", "--format", "markdown").out == reason_markdown(Reason.FAN_OUT)
+    assert bnfold("explain", "--format", "markdown").out == reasons_markdown(Reason)

@@ -24,6 +24,7 @@ from bnfold.errors import (
     UsageError,
 )
 from bnfold.records import Report
+from bnfold.render.markdown import to_markdown
 from bnfold.render.page import Page
 from bnfold.render.text import to_text
 
@@ -151,6 +152,13 @@ def test_json_is_alone_on_stdout(api: Api, bnfold: CommandLine, words: str, repo
     assert len(api.calls) == 1
 
 
+@pytest.mark.parametrize(("words", "report"), COMMANDS.values(), ids=COMMANDS)
+def test_markdown_is_alone_on_stdout(api: Api, bnfold: CommandLine, words: str, report: Report) -> None:
+    outcome = bnfold(*words.split(), "--format", "markdown")
+    assert outcome.out == to_markdown(report)
+    assert len(api.calls) == 1
+
+
 def test_verbose_says_more(api: Api, bnfold: CommandLine) -> None:
     assert bnfold("inspect", "m.onnx", "--verbose").out == to_text(sample.INSPECTION, Page(details=True))
     assert len(api.calls) == 1
@@ -176,12 +184,13 @@ def test_what_work_prints_is_not_in_the_result(api: Api, bnfold: CommandLine) ->
 
 def test_reports_are_written_in_the_form_of_their_suffix(api: Api, bnfold: CommandLine) -> None:
     Path("r.json").write_text("an older report", encoding="utf-8")
-    outcome = bnfold("inspect", "m.onnx", "--report", "r.json", "--report", "r.TXT")
+    outcome = bnfold("inspect", "m.onnx", "--report", "r.json", "--report", "r.TXT", "--report", "r.md")
     assert outcome.code == 0
     assert Path("r.json").read_text(encoding="utf-8") == sample.INSPECTION.to_json() + "\n"
     text = Path("r.TXT").read_text(encoding="utf-8")
     assert text.startswith(to_text(sample.INSPECTION, Page()))
     assert text.endswith("warning: the model has no opset import\n")
+    assert Path("r.md").read_text(encoding="utf-8") == to_markdown(sample.INSPECTION)
     assert len(api.calls) == 1
 
 

@@ -75,6 +75,14 @@ def test_after_a_second_a_bar_is_drawn_and_gone_at_the_end(terminal: Terminal, c
     assert terminal.getvalue().endswith(erase_line)
 
 
+def test_a_bar_that_stands_is_filled_by_the_last_step_however_soon_it_comes(terminal: Terminal, clock: Clock) -> None:
+    with progress_shown(stream=terminal, clock=clock) as progress:
+        clock.now += 1.5
+        progress("verifying", 9, 10)
+        progress("verifying", 10, 10)
+        assert "10/10" in terminal.getvalue()
+
+
 def test_a_bar_is_taken_away_when_the_work_fails(terminal: Terminal, clock: Clock) -> None:
     def work() -> None:
         with progress_shown(stream=terminal, clock=clock) as progress:
