@@ -12,7 +12,7 @@ import click
 from bnfold.cli.failures import Debugging, say
 from bnfold.cli.options import PlanOptions, plan_options, report_options
 from bnfold.cli.result import Presentation
-from bnfold.errors import BnfoldError, OutputError, UsageError
+from bnfold.errors import BnfoldError, UsageError
 
 if TYPE_CHECKING:
     from bnfold.records import ConvertReport, Report
@@ -88,11 +88,12 @@ def command(
     Several MODELs: all are converted, whatever happens to one, and the worst exit code is returned.
     """
     from bnfold import api
+    from bnfold.files.writing import create_folder
 
     outputs = planned_outputs(models, output, out_dir)
     presentation.check_files([*models, *outputs])
     if out_dir is not None and not (options["dry_run"] or options["check"]):
-        _create(out_dir)
+        create_folder(out_dir)
 
     def convert(model: Path, out: Path) -> ConvertReport:
         with presentation.working() as progress:
@@ -152,13 +153,6 @@ def _all_of_them(
             worst = max(worst, say(failure, debugging, about=str(model)))
     presentation.finish_many(reports)
     return worst
-
-
-def _create(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}") from error
 
 
 def _made_whole(word: str, following: list[str]) -> str:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from bnfold.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,62 +57,84 @@ def read_idx(path: Path, expected: IdxFile) -> NDArray[np.uint8]:
     Reads one byte more than expected and no further, so that a decompression bomb ends there. Raises DataError, with
     what was expected and what was found, unless magic number, sizes and hash are the expected ones.
     """
-    payload = _read_at_most(path, expected.size_bytes + 1)
-    _check_header(path, payload, expected)
+    with _complaints_about(path), path.open("rb") as stream:
+        payload = _read_at_most(stream, expected.size_bytes + 1)
+    return _checked(payload, expected, path)
+
+
+def parse_idx(content: bytes, expected: IdxFile, origin: str) -> NDArray[np.uint8]:
+    """The array in the ``content`` of an IDX file that came from ``origin``; otherwise as read_idx."""
+    with _complaints_about(origin):
+        payload = _read_at_most(io.BytesIO(content), expected.size_bytes + 1)
+    return _checked(payload, expected, origin)
+
+
+def is_compressed(content: bytes) -> bool:
+    """Whether the content of a file begins as gzip's does."""
+    return content.startswith(_GZIP_MAGIC)
+
+
+def _checked(payload: bytes, expected: IdxFile, origin: Path | str) -> NDArray[np.uint8]:
+    _check_header(origin, payload, expected)
     array = np.frombuffer(payload, dtype=np.uint8, offset=len(expected.header)).reshape(expected.shape)
-    check_hash(path, array, expected)
+    check_hash(origin, array, expected)
     return array
 
 
-def check_hash(path: Path, array: NDArray[Any], expected: IdxFile) -> None:
-    """Raise DataError unless ``array``, written as IDX, has the expected SHA-256; ``path`` is where it came from."""
+def check_hash(origin: Path | str, array: NDArray[Any], expected: IdxFile) -> None:
+    """Raise DataError unless ``array``, written as IDX, has the expected SHA-256; it came from ``origin``."""
     digest = hashlib.sha256(expected.header)
     digest.update(np.ascontiguousarray(array).data)
     if digest.hexdigest() != expected.sha256:
         found = digest.hexdigest()
-        raise malformed(path, expected, f"SHA-256 {expected.sha256[:16]}…", f"{found[:16]}…")
+        raise malformed(origin, expected, f"SHA-256 {expected.sha256[:16]}…", f"{found[:16]}…")
 
 
-def malformed(path: Path, file: IdxFile, expected: str, found: str) -> DataError:
+def malformed(origin: Path | str, file: IdxFile, expected: str, found: str) -> DataError:
     """The error for contents that are not those of the published file."""
     return DataError(
         f"MNIST's {file.name} has other contents than published: expected {expected}, found {found}",
-        where=f"in {path}",
+        where=f"in {origin}",
         remedy="replace the file by the original, or name another directory with --data DIR",
     )
 
 
-def _read_at_most(path: Path, limit_bytes: int) -> bytes:
-    """Up to ``limit_bytes`` of the file's uncompressed contents."""
+def _read_at_most(stream: BinaryIO, limit_bytes: int) -> bytes:
+    """Up to ``limit_bytes`` of the uncompressed contents."""
+    compressed = is_compressed(stream.read(len(_GZIP_MAGIC)))
+    stream.seek(0)
+    if not compressed:
+        return stream.read(limit_bytes)
+    with gzip.GzipFile(fileobj=stream) as unpacked:
+        return unpacked.read(limit_bytes)
+
+
+@contextmanager
+def _complaints_about(origin: Path | str) -> Iterator[None]:
+    """Turn what unreadable files and damaged compression raise into DataError."""
     try:
-        with path.open("rb") as raw:
-            compressed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-            raw.seek(0)
-            if not compressed:
-                return raw.read(limit_bytes)
-            with gzip.GzipFile(fileobj=raw) as stream:
-                return stream.read(limit_bytes)
+        yield
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise DataError(
-            f"MNIST's {path.name} cannot be read: {error}",
-            where=f"in {path}",
+            f"MNIST's {PurePath(origin).name} cannot be read: {error}",
+            where=f"in {origin}",
             remedy="replace the file by the original, or name another directory with --data DIR",
         ) from error
 
 
-def _check_header(path: Path, payload: bytes, expected: IdxFile) -> None:
+def _check_header(origin: Path | str, payload: bytes, expected: IdxFile) -> None:
     """Magic number first, then the sizes, then the number of bytes: the first that is wrong is the one worth saying."""
     header = expected.header
     if payload[:4] != header[:4]:
-        raise malformed(path, expected, f"magic number 0x{header[:4].hex()}", f"0x{payload[:4].hex()}")
+        raise malformed(origin, expected, f"magic number 0x{header[:4].hex()}", f"0x{payload[:4].hex()}")
     if len(payload) < len(header):
-        raise malformed(path, expected, f"{expected.size_bytes} bytes", str(len(payload)))
+        raise malformed(origin, expected, f"{expected.size_bytes} bytes", str(len(payload)))
     sizes = struct.unpack(f">{len(expected.shape)}I", payload[4 : len(header)])
     if sizes != expected.shape:
-        raise malformed(path, expected, f"sizes {_times(expected.shape)}", _times(sizes))
+        raise malformed(origin, expected, f"sizes {_times(expected.shape)}", _times(sizes))
     if len(payload) != expected.size_bytes:
         found = "more" if len(payload) > expected.size_bytes else str(len(payload))
-        raise malformed(path, expected, f"{expected.size_bytes} bytes", found)
+        raise malformed(origin, expected, f"{expected.size_bytes} bytes", found)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -93,9 +93,22 @@ def load_mnist(split: Split = "test", directory: Path | None = None) -> DataSet:
     raise _missing(split, directory)
 
 
+def is_found(split: Split = "test") -> bool:
+    """Whether ``load_mnist`` finds the split without being told where; its contents are not looked at."""
+    return any(
+        _find_idx(place, split) is not None or (place / KERAS_FILE).is_file()
+        for place in filter(_accessible, _candidates(None))
+    )
+
+
 def places(directory: Path | None = None) -> list[Place]:
     """Every place MNIST is looked for, in order, with what is there; looks at names only and reads nothing."""
     return [_look(place) for place in _candidates(directory)]
+
+
+def default_directory() -> Path:
+    """Where MNIST is downloaded to unless a directory is named: the last place it is looked for."""
+    return cache_directory(platform.system(), os.environ, Path.home())
 
 
 def cache_directory(system: str, environment: Mapping[str, str], home: Path) -> Path:
@@ -116,7 +129,7 @@ def _candidates(directory: Path | None) -> list[Path]:
     else:
         named = os.environ.get(VARIABLE)
         bases = [Path(named)] if named else []
-        bases += [Path("data"), cache_directory(platform.system(), os.environ, Path.home())]
+        bases += [Path("data"), default_directory()]
     return [place for base in bases for place in (base, base / "MNIST" / "raw")]
 
 
@@ -127,11 +140,12 @@ def _accessible(place: Path) -> bool:
 
 def _find_idx(place: Path, split: Split) -> tuple[Path, Path] | None:
     """The paths of a split's images and labels, plain before compressed, or None unless both are there."""
-    images, labels = (_present(place, file) for file in FILES[split])
+    images, labels = (present(place, file) for file in FILES[split])
     return (images, labels) if images and labels else None
 
 
-def _present(place: Path, file: IdxFile) -> Path | None:
+def present(place: Path, file: IdxFile) -> Path | None:
+    """Where the file lies in ``place``, plain or compressed, or None."""
     return next((path for path in (place / file.name, place / f"{file.name}.gz") if path.is_file()), None)
 
 
@@ -145,7 +159,7 @@ def _look(place: Path) -> Place:
         return Place(place, found=True, why=f"IDX files: {', '.join(whole)}")
     if (place / KERAS_FILE).is_file():
         return Place(place, found=True, why=f"Keras' {KERAS_FILE}")
-    halves = [file.name for files in FILES.values() for file in files if _present(place, file)]
+    halves = [file.name for files in FILES.values() for file in files if present(place, file)]
     return Place(place, found=False, why=f"only {', '.join(halves)}" if halves else "none of the files")
 
 
@@ -184,5 +198,6 @@ def _missing(split: Split, directory: Path | None) -> DataError:
     return DataError(
         f"MNIST's {split} images were not found",
         where=f"looked in: {looked}",
-        remedy=f"set {VARIABLE} or give --data DIR: a directory with the IDX files (or .gz) or Keras' {KERAS_FILE}",
+        remedy=f"set {VARIABLE} or give --data DIR: a directory with the IDX files (or .gz) or Keras' {KERAS_FILE}; "
+        "or download them: bnfold data fetch mnist",
     )

@@ -83,6 +83,15 @@ def check_target(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> Pat
     return target
 
 
+def create_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it exists. Raises OutputError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}", remedy=remedy) from error
+
+
 def same_file(path: Path, other: Path) -> bool:
     """Whether two names lead to one file, links of both kinds included; the file need not exist yet."""
     try:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from bnfold.errors import OutputError
-from bnfold.files.writing import check_target, write_atomically, write_together
+from bnfold.files.writing import check_target, create_folder, write_atomically, write_together
 
 
 def names(folder: Path) -> set[str]:
@@ -92,6 +92,18 @@ def test_a_pipe_or_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"there is no folder .*models\ncreate it first"):
         check_target(tmp_path / "models" / "out.onnx", force=False)
+
+
+def test_a_folder_is_created_with_those_above_it_once(tmp_path: Path) -> None:
+    create_folder(tmp_path / "a" / "b")
+    create_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_cannot_be_created_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot create the folder .*Not a directory"):
+        create_folder(tmp_path / "file" / "folder")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
