@@ -2,8 +2,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-MODEL := sample_models/smallcnn.onnx
-FOLDED := out/smallcnn.folded.onnx
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test clean
@@ -13,21 +11,8 @@ help:
 	@echo 'make test    ruff, mypy and pytest'
 	@echo 'make clean   remove the environment and what the demo wrote'
 
-# Each command is shown before its result.
-define show
-@printf '\n$$ %s\n' '$(1)'
-@$(1)
-endef
-
 demo: .venv/demo.stamp
-	@mkdir -p out
-	$(call show,$(BIN)/bnfold inspect $(MODEL))
-	$(call show,$(BIN)/bnfold convert $(MODEL) -o $(FOLDED) --force)
-	@if $(BIN)/bnfold data where --format json | grep -q '"found": true'; then data=mnist; \
-	else data=random; printf '\nMNIST was not found (bnfold data where): verifying on random inputs instead.\n'; fi; \
-	printf '\n$$ %s\n' "$(BIN)/bnfold verify $(MODEL) $(FOLDED) --data $$data"; \
-	$(BIN)/bnfold verify $(MODEL) $(FOLDED) --data $$data
-	$(call show,$(BIN)/bnfold bench $(MODEL) $(FOLDED))
+	$(BIN)/bnfold demo --out-dir out
 
 test: .venv/test.stamp
 	$(BIN)/ruff check

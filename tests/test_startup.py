@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+COMMANDS = ["demo", "inspect", "convert", "verify", "bench", "explain", "data where", "data fetch"]
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "rich", "pooch", "safetensors", "ml_dtypes", "google"}
 REPORT_MODULES = "; import json, sys; sys.stdout.write(json.dumps(sorted(sys.modules)))"
 
@@ -36,7 +37,7 @@ def test_the_group_imports_click_and_no_command(arguments: list[str]) -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["inspect", "convert", "verify", "bench", "explain", "data where"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
     assert modules_after(f"from bnfold.cli.entry import run; run({[*command.split(), '--help']})") & HEAVY == set()
 

@@ -37,12 +37,13 @@ class InOrder(click.Group):
 
 
 COMMANDS = {
+    "demo": "All of it on a small model that comes along; no network.",
     "inspect": "Show every batch norm, its verdict and why; write nothing.",
     "convert": "Fold batch norms and write the model.",
     "verify": "Are two models the same? Numbers, accuracy, verdict.",
     "bench": "Which model is faster? Paired timing, verdict.",
     "explain": "What a reason code means, and what to do.",
-    "data": "Say where data sets are looked for.",
+    "data": "Download MNIST, or say where it is looked for.",
 }
 
 bnfold = InOrder(

@@ -11,7 +11,7 @@ from cli_fixtures import CommandLine
 from bnfold import __version__
 from bnfold.cli.commands import COMMANDS
 
-PAGES = {"": [], **{name: name.split() for name in [*COMMANDS, "data where"]}}
+PAGES = {"": [], **{name: name.split() for name in [*COMMANDS, "data where", "data fetch"]}}
 LEAVES = [name for name in PAGES if name not in {"", "data"}]
 
 
