@@ -33,12 +33,24 @@ class Affine:
     @property
     def is_uniform(self) -> bool:
         """Whether it does the same to every channel, so that it acts on any axis alike."""
-        return bool((self.scale == self.scale[:1]).all() and (self.shift == self.shift[:1]).all())
+        return self.channels > 0 and bool((self.scale == self.scale[:1]).all() and (self.shift == self.shift[:1]).all())
+
+    def acts_like(self, other: Affine) -> bool:
+        """Whether both have the same channels: the same axis, and as many."""
+        return (self.axis, self.channels) == (other.axis, other.channels)
+
+    def spread(self, axis: int, channels: int) -> Affine:
+        """A uniform affine, as it acts on the channels of any axis."""
+        return Affine(np.full(channels, self.scale[0]), np.full(channels, self.shift[0]), axis)
 
     def then(self, outer: Affine) -> Affine:
-        """The map that applies this one first and ``outer`` after it, on the axis of the one with more channels."""
-        axis = self.axis if self.channels >= outer.channels else outer.axis
-        return Affine(self.scale * outer.scale, self.shift * outer.scale + outer.shift, axis)
+        """The map that applies this one first and ``outer`` after it: of the same channels, unless one is uniform."""
+        inner = self
+        if not inner.acts_like(outer) and inner.is_uniform:
+            inner = inner.spread(outer.axis, outer.channels)
+        elif not inner.acts_like(outer):
+            outer = outer.spread(inner.axis, inner.channels)
+        return Affine(inner.scale * outer.scale, inner.shift * outer.scale + outer.shift, inner.axis)
 
     @property
     def scale_range(self) -> tuple[float, float]:

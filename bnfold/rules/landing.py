@@ -66,7 +66,7 @@ def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
     own = affine_of(view, bn)
     for name, value in (("scale", bn.inputs[1]), ("shift", bn.inputs[2])):
         _require_constant(view, bn, name, value)
-    if own.axis != affine.axis or own.channels != affine.channels:
+    if not own.acts_like(affine):
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"{bn.label!r} normalises other channels")
     constant = view.constant(bn.inputs[1])
     _require_range(bn, own.then(affine), LARGEST[constant.dtype] if constant else 0.0)
@@ -81,11 +81,8 @@ def swallow_run_inputs(view: GraphView, run: Node, affine: Affine) -> Edit:
 def _into_run(view: GraphView, run: Node, step: Step) -> Edit:
     """A run becomes one scale and one shift."""
     own = affine_of(view, run)
-    same_channels = own.axis == step.affine.axis and own.channels == step.affine.channels
-    if not same_channels and not own.is_uniform:
+    if not (own.acts_like(step.affine) or own.is_uniform or step.affine.is_uniform):
         raise Miss(Reason.CHANNEL_MISMATCH, run, f"{run.label!r} scales or shifts other channels")
-    if not same_channels:
-        own = Affine(own.scale[:1], own.shift[:1], step.affine.axis)
     combined = swallowed(own, (step,))
     constant = view.constant(run.inputs[1])
     _require_range(run, combined, LARGEST.get(constant.dtype, 0.0) if constant else 0.0)
@@ -129,8 +126,8 @@ def _on_axis(view: GraphView, layer: Node, value: str, affine: Affine, *, axis: 
         if shape is None:
             raise Miss(Reason.CHANNEL_MISMATCH, layer, f"the rank of {value!r} at {layer.label!r} is unknown")
         axis += len(shape)
-    if axis != affine.axis and affine.is_uniform and affine.channels:
-        return Affine(np.full(channels, affine.scale[0]), np.full(channels, affine.shift[0]), axis)
+    if axis != affine.axis and affine.is_uniform:
+        return affine.spread(axis, channels)
     if axis != affine.axis:
         detail = (
             f"the channels of {layer.op} {layer.label!r} are on axis {axis}, the batch norm's on axis {affine.axis}"
