@@ -51,7 +51,7 @@ def _escapes(location: str, tensor: str) -> UnsafeError:
     return UnsafeError(
         "external data lies outside the model's folder",
         where=f"tensor {tensor!r}: location {location!r}",
-        remedy="Save the model again with its data in the same folder.",
+        remedy="save the model again with its data in the same folder",
     )
 
 

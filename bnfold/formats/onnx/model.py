@@ -96,12 +96,12 @@ class OnnxModel:
         if self.proto.ByteSize() > PROTOBUF_LIMIT_BYTES:
             raise InputError(
                 "the folded model passes 2 GB, the limit of one ONNX file",
-                remedy="bnfold writes models with external data as one file; a larger one is not supported yet.",
+                remedy="bnfold writes a model with external data as one file; larger ones are not supported yet",
             )
         stream.write(self.proto.SerializeToString(deterministic=True))
 
 
-_GET_IT_AGAIN = "Get the file again, or export the model again."
+_GET_IT_AGAIN = "get the file again, or export the model again"
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -1,0 +1,179 @@
+"""Changes to a protobuf that are carried out together: nodes in and out, names joined, nothing unread left behind."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
+from bnfold.formats.onnx.scopes import Scope
+
+
+class Named(Protocol):
+    """A protobuf message with a name."""
+
+    name: str
+
+
+class RepeatedNamed(Protocol):
+    """A repeated field of named messages."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int) -> Named: ...
+    def __delitem__(self, position: int) -> None: ...
+
+
+class Patch:
+    """Who makes and reads each name of a model, and what is to change.
+
+    Node positions stay valid until ``finish``, which carries out insertions and removals.
+    """
+
+    def __init__(self, model: ModelProto, scopes: list[Scope], is_constant: Callable[[str], bool]) -> None:
+        self.model = model
+        self.producers = {
+            scope.id(name): node for scope in scopes for node in scope.graph.node for name in node.output if name
+        }
+        self._scopes = scopes
+        self._is_constant = is_constant
+        self._names = _all_names(scopes)
+        self._readers = _readers(scopes)
+        self._removed: list[tuple[GraphProto, int]] = []
+        self._inserted: list[tuple[GraphProto, int, NodeProto]] = []
+        self._orphans: list[tuple[Scope, str]] = []
+        self._vanished: defaultdict[str, set[str]] = defaultdict(set)
+
+    def insert(self, scope: Scope, position: int, node: NodeProto) -> None:
+        """Put ``node`` before the one at ``position``, behind those that were put there earlier."""
+        self._inserted.append((scope.graph, position, node))
+        self.producers |= {scope.id(name): node for name in node.output}
+        for name in node.input:
+            self._readers[scope.id(name)].append(node)
+
+    def remove(self, scope: Scope, positions: Iterable[int], parameters: Iterable[str]) -> None:
+        """Take the nodes at ``positions`` out; their ``parameters`` go too, unless somebody else reads them."""
+        self._removed += [(scope.graph, position) for position in positions]
+        self.orphan(scope, parameters)
+
+    def orphan(self, scope: Scope, names: Iterable[str]) -> None:
+        """Tensors that lost a reader in ``scope``."""
+        self._orphans += [(scope, name) for name in names if name]
+
+    def rename_output(self, scope: Scope, old: str, new: str) -> None:
+        """Whoever makes ``old`` makes ``new``, and whoever reads it reads that; ``old`` is no more."""
+        producer = self.producers.pop(scope.id(old))
+        producer.output[list(producer.output).index(old)] = new
+        self.producers[scope.id(new)] = producer
+        self.read_instead(scope, old, new)
+
+    def read_instead(self, scope: Scope, old: str, new: str) -> None:
+        """Whoever reads ``old`` reads ``new``; ``old`` is no more."""
+        for reader in self._readers.pop(scope.id(old), ()):
+            _rename_input(reader, old, new)
+            self._readers[scope.id(new)].append(reader)
+        self._vanished[scope.prefix].add(old)
+
+    def finish(self) -> None:
+        """Carry out insertions and removals, from the last position to the first, then drop what nobody reads."""
+        changes: list[tuple[int, bool, int, GraphProto, NodeProto | None]]
+        changes = [(at, True, 0, graph, None) for graph, at in self._removed]
+        changes += [(at, False, order, graph, node) for order, (graph, at, node) in enumerate(self._inserted)]
+        for position, _, _, graph, node in sorted(changes, key=lambda change: change[:3], reverse=True):
+            if node is None:
+                del graph.node[position]
+            else:
+                graph.node.insert(position, node)
+        self._drop_orphans()
+        for scope in self._scopes:
+            _drop(scope.graph.value_info, self._vanished[scope.prefix])
+
+    def _drop_orphans(self) -> None:
+        """Drop old tensors that nobody reads any more, and the nodes that made them."""
+        uses = Counter(scope.id(name) for scope in self._scopes for node in scope.graph.node for name in node.input)
+        uses.update(scope.id(value.name) for scope in self._scopes for value in scope.graph.output)
+        dropped: defaultdict[str, set[str]] = defaultdict(set)
+        pending = self._orphans
+        while pending:
+            reader, name = pending.pop()
+            scope = reader.owner(name)
+            if scope is None or uses[scope.id(name)] or name in dropped[scope.prefix]:
+                continue
+            if not self._is_constant(scope.id(name)):
+                continue
+            dropped[scope.prefix].add(name)
+            node = self.producers.get(scope.id(name))
+            for source in node.input if node else ():
+                uses[scope.id(source)] -= 1
+                pending.append((scope, source))
+        for scope in self._scopes:
+            names = dropped[scope.prefix]
+            self._vanished[scope.prefix] |= names
+            _drop(scope.graph.input, names)
+            _drop(scope.graph.initializer, names)
+            _drop_nodes(scope.graph, names)
+
+    def add_tensor(self, tensor: TensorProto) -> str:
+        """A new initializer of the main graph, which every subgraph sees; before IR 4 it must be an input too."""
+        graph = self.model.graph
+        graph.initializer.append(tensor)
+        if self.model.ir_version < OVERRIDABLE_FROM_IR:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        return tensor.name
+
+    def unused(self, wish: str) -> str:
+        """``wish``, or the first of ``wish_2``, ``wish_3``, … that nothing in the model is called."""
+        name, number = wish, 1
+        while name in self._names:
+            number += 1
+            name = f"{wish}_{number}"
+        self._names.add(name)
+        return name
+
+
+def _readers(scopes: list[Scope]) -> defaultdict[str, list[NodeProto]]:
+    """The nodes that read each value in its own graph."""
+    readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+    for scope in scopes:
+        for node in scope.graph.node:
+            for name in node.input:
+                readers[scope.id(name)].append(node)
+    return readers
+
+
+def _rename_input(node: NodeProto, old: str, new: str) -> None:
+    """Let ``node`` read ``new`` wherever it reads ``old``."""
+    for slot, name in enumerate(node.input):
+        if name == old:
+            node.input[slot] = new
+
+
+def _drop(items: RepeatedNamed, names: Iterable[str]) -> None:
+    """Delete the items that have one of these names."""
+    unwanted = set(names)
+    for position in range(len(items) - 1, -1, -1):
+        if items[position].name in unwanted:
+            del items[position]
+
+
+def _drop_nodes(graph: GraphProto, names: Iterable[str]) -> None:
+    """Delete the nodes that produce nothing but these names."""
+    unwanted = set(names)
+    if not unwanted:
+        return
+    for position in range(len(graph.node) - 1, -1, -1):
+        outputs = graph.node[position].output
+        if outputs and unwanted.issuperset(outputs):
+            del graph.node[position]
+
+
+def _all_names(scopes: list[Scope]) -> set[str]:
+    """Every name of a value or node, anywhere in the model."""
+    names = {name for scope in scopes for name in scope.defined}
+    for scope in scopes:
+        for node in scope.graph.node:
+            names.add(node.name)
+            names.update(node.input)
+    return names
