@@ -34,6 +34,8 @@ class Call:
     arguments: Mapping[str, object]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    is_observation: bool = False
+    """Whether this is no ATen call, but something that the recorder noticed between the calls."""
 
     def value(self, name: str) -> str | None:
         """The value id of a tensor argument; None where it is absent."""
@@ -50,10 +52,11 @@ class Ref:
 
 @dataclass(eq=False)
 class _Tracked:
-    """A tensor that is alive, its value's id, and the version of its storage at which it had that value."""
+    """A tensor that is alive, its value's id, and the storage, and its version, in which it had that value."""
 
     tensor: weakref.ref[torch.Tensor]
     id: str
+    storage: int
     version: int
 
 
@@ -98,16 +101,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         if tracked is None or tracked.tensor() is not tensor:
             return self._track(tensor)
         storage = _storage(tensor)
-        if tracked.version == self._versions.get(storage, 0):
+        if (tracked.storage, tracked.version) == (storage, self._versions.get(storage, 0)):
             return tracked.id
-        stale = tracked.id
         fresh = self._track(tensor)
-        self.calls.append(Call("view of a changed tensor", self.module, {}, (stale, self._writers[storage]), (fresh,)))
+        # Assigning to .data gives a tensor another storage, which no call tells of.
+        sources = (tracked.id, self._writers[storage]) if storage in self._writers else (tracked.id,)
+        self.calls.append(Call("view of a changed tensor", self.module, {}, sources, (fresh,), is_observation=True))
         return fresh
 
     def add_reader(self, what: str, tensors: Iterable[torch.Tensor]) -> None:
         """Note that something outside ATen reads ``tensors`` as they are now."""
-        self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), ()))
+        self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), (), is_observation=True))
 
     def alive(self, besides: Collection[str]) -> list[torch.Tensor]:
         """The tensors of the run that somebody still holds, but for those whose values are in ``besides``."""
@@ -131,8 +135,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         if not name:
             self._names += 1
             name = f"{COMPUTED}{self._names}"
-        version = self._versions.get(_storage(tensor), 0)
-        self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, version)
+        storage = _storage(tensor)
+        self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, storage, self._versions.get(storage, 0))
         self.shapes[name] = tuple(tensor.shape)
         return name
 
@@ -236,7 +240,7 @@ def _passes_through(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meani
 
 
 def _dropout(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """The dropouts, which do nothing unless ``train``."""
+    """The dropouts, in place or not, which do nothing unless ``train``."""
     return Meaning(OpKind.OPAQUE if call.arguments["train"] else OpKind.LAYOUT, call.inputs)
 
 
@@ -245,12 +249,15 @@ def _shape_only(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
     return Meaning(OpKind.SHAPE, call.inputs)
 
 
+DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+
 ROWS: dict[str, Callable[[Call, Mapping[str, tuple[int, ...]]], Meaning]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
     "linear": _linear,
     **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
     **dict.fromkeys(("alias", "clone", "contiguous", "detach", "lift_fresh"), _passes_through),
-    **dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), _dropout),
+    **dict.fromkeys(DROPOUTS, _dropout),
+    **dict.fromkeys((f"{name}_" for name in DROPOUTS), _dropout),
     **dict.fromkeys(("empty_like", "ones_like", "zeros_like", "new_empty", "new_ones", "new_zeros"), _shape_only),
 }

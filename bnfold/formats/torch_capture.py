@@ -6,9 +6,8 @@ its mode, its buffers and the random state stay as they are.
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +16,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from bnfold.core.graph import LAYERS, Constant, GraphView, Lock, Node, OpKind, Value
 from bnfold.core.reason import Reason
-from bnfold.errors import UsageError
 from bnfold.formats._aten import COMPUTED, Call, Meaning, Recorder, meaning_of
-
-Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
-"""Positional or keyword inputs of a module."""
+from bnfold.formats.torch_running import Inputs, output_tensors, run, structural_copy
 
 OWN_FORWARD = tuple(
     cls.forward
@@ -37,21 +32,22 @@ OWN_FORWARD = tuple(
 """The forward methods that are known to do one linear layer or batch norm, and nothing else."""
 
 
+DECIDING = ("item", "is_nonzero", "equal", "allclose")
+"""The calls by which Python code reads values, to branch on them or to compute with them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """A view of a module; by node index the path of the module behind a layer or batch norm; the run's outputs."""
+    """A view of a module; by node index the path of the module behind a layer or batch norm; the run's outputs.
+
+    ``operators`` are the calls that ran; the view has more nodes, for readers outside of ATen.
+    """
 
     view: GraphView
     owners: Mapping[int, str]
     outputs: tuple[torch.Tensor, ...]
+    operators: int
     notes: tuple[str, ...]
-
-
-def structural_copy(module: nn.Module, *, share_buffers: bool) -> nn.Module:
-    """A copy of the module tree that shares its parameters, and its buffers too if asked."""
-    shared = [*module.parameters(), *(module.buffers() if share_buffers else ())]
-    plain = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*shared, *plain)})
 
 
 def capture(module: nn.Module, inputs: Inputs) -> Capture:
@@ -62,40 +58,18 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     stored = _stored_tensors(scratch)
     recorder = Recorder({names[0]: tensor for names, tensor in stored})
     locks = {path: lock for path, part in scratch.named_modules() if (lock := _own_code(part))}
-    with _running_paths(scratch, recorder), recorder:
-        outputs = run(scratch, inputs)
+    with _running_paths(scratch, recorder):
+        outputs = run(scratch, inputs, recorder)
     tensors = output_tensors(outputs)
     output_ids = frozenset(map(recorder.id_of, tensors))
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=output_ids))
-    translation = _Translation(scratch, recorder, stored, locks)
+    translation = _Translation(scratch, recorder, stored, locks, output_ids)
     translation.add_calls()
     values = translation.values()
     view = GraphView(tuple(translation.nodes), values.get, output_ids, lambda: recorder.shapes)
-    return Capture(view, translation.owners, tuple(tensor.clone() for tensor in tensors), translation.notes())
-
-
-def run(module: nn.Module, inputs: Inputs) -> object:
-    """One run in inference mode; the random state is afterwards as before. UsageError where the module fails."""
-    try:
-        with torch.inference_mode(), torch.random.fork_rng():
-            return module(**inputs) if isinstance(inputs, dict) else module(*inputs)
-    except Exception as error:
-        message = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(
-            f"the model fails on the example inputs: {message}",
-            remedy="give inputs that it accepts with --input (inputs=)",
-        ) from error
-
-
-def output_tensors(outputs: object) -> list[torch.Tensor]:
-    """Every tensor in a module's outputs, also inside plain objects."""
-    tensors: list[torch.Tensor] = []
-    for leaf in tree_leaves(outputs):
-        if isinstance(leaf, torch.Tensor):
-            tensors.append(leaf)
-        elif hasattr(leaf, "__dict__"):
-            tensors += output_tensors(dict(vars(leaf)))
-    return tensors
+    operators = sum(not call.is_observation for call in recorder.calls)
+    kept = tuple(tensor.clone() for tensor in tensors)
+    return Capture(view, translation.owners, kept, operators, translation.notes())
 
 
 class _Translation:
@@ -107,6 +81,7 @@ class _Translation:
         recorder: Recorder,
         stored: list[tuple[list[str], torch.Tensor]],
         locks: Mapping[str, Lock],
+        outputs: Collection[str],
     ) -> None:
         self.scratch = scratch
         self.recorder = recorder
@@ -114,9 +89,12 @@ class _Translation:
         self.locks = locks
         self.nodes: list[Node] = []
         self.owners: dict[int, str] = {}
+        self.names = {names[0]: names for names, _ in stored}
+        self.parts = dict(scratch.named_modules(remove_duplicate=False))
+        self.outputs = outputs
         self.users: defaultdict[str, list[Call]] = defaultdict(list)
         for call in recorder.calls:
-            for value in call.inputs:
+            for value in set(call.inputs):
                 self.users[value].append(call)
         self.seen_batch_norms: set[str] = set()
         self.derived = {names[0] for names, _ in stored}
@@ -147,7 +125,8 @@ class _Translation:
         held = [
             value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and not value.startswith(COMPUTED)
         ]
-        return held[0].rpartition(".")[0] if held else call.module
+        owners = [name.rpartition(".")[0] for name in self.names.get(held[0], ())] if held else []
+        return owners[0] if owners and call.module not in owners else call.module
 
     def once(self, call: Call, meaning: Meaning, owner: str) -> Meaning:
         """The first call stands for the batch norm; a further one is only in its way."""
@@ -161,46 +140,83 @@ class _Translation:
         if meaning.kind not in LAYERS and meaning.kind is not OpKind.BATCH_NORM:
             return None
         identity = meaning.inputs[3] if meaning.kind is OpKind.BATCH_NORM else meaning.inputs[1]
-        users = self.users[identity] if identity else [call]
-        if len(users) > 1 and len({user.module for user in users}) == 1:
-            return Lock(Reason.RUNS_MORE_THAN_ONCE, f"{owner!r} runs {len(users)} times")
         if identity is None or identity.startswith(COMPUTED):
             return None
+        users = self.users[identity]
+        if len(users) > 1 and len({user.module for user in users}) == 1:
+            return Lock(Reason.RUNS_MORE_THAN_ONCE, f"{owner!r} runs {len(users)} times")
+        if call.module != owner:
+            return Lock(Reason.HOOKED, f"code outside of its own forward method uses the tensors of {owner!r}")
+        if meaning.kind is OpKind.BATCH_NORM and (use := self.foreign_use(meaning)):
+            return Lock(Reason.HOOKED, use)
         return self.locks.get(owner)
 
+    def foreign_use(self, meaning: Meaning) -> str:
+        """What besides batch norms reads the tensors of a batch norm, which would be gone; empty where nothing does."""
+        for name in filter(None, meaning.inputs[1:]):
+            if name in self.outputs:
+                return f"its {name.rpartition('.')[2]} is an output of the model"
+            for call in self.users[name]:
+                if meaning_of(call, self.recorder.shapes).kind is not OpKind.BATCH_NORM:
+                    return f"{call.op} in {call.module or 'the model itself'} reads its {name.rpartition('.')[2]}"
+        return ""
+
     def values(self) -> dict[str, Value]:
-        """The stored tensors; one with several names, or several readers, may be read but not rewritten."""
+        """The stored tensors; one that serves more than one purpose may be read but not rewritten."""
         return {names[0]: self.stored_value(names, tensor) for names, tensor in self.stored}
 
     def stored_value(self, names: list[str], tensor: torch.Tensor) -> Value:
         """One stored tensor."""
         name = names[0]
-        if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_meta:
+        if not _is_plain(tensor):
             return Value(name)
         constant = Constant(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), partial(read, tensor))
-        users = {user.module for user in self.users[name]}
-        if len(names) == 1 and len(users) <= 1:
-            return Value(name, constant)
-        others = names[1:] or sorted(users)
-        return Value(name, constant, Lock(Reason.WEIGHT_SHARED, f"also used as {', '.join(map(repr, others))}"))
+        uses = self.further_uses(names)
+        return Value(name, constant, Lock(Reason.WEIGHT_SHARED, f"it is also {uses}") if uses else None)
+
+    def further_uses(self, names: list[str]) -> str:
+        """What would change, besides its layer, if a stored tensor did; empty where nothing would."""
+        name = names[0]
+        if name in self.outputs:
+            return "an output of the model"
+        places = {(id(self.parts[path]), last) for path, _, last in (n.rpartition(".") for n in names)}
+        if len(places) > 1:
+            return f"named {', '.join(map(repr, names[1:]))}"
+        if len(self.users[name]) > 1:
+            readers = [f"{call.op} in {call.module or 'the model itself'}" for call in self.users[name]]
+            return f"read elsewhere: {', '.join(readers)}"
+        return ""
 
     def notes(self) -> tuple[str, ...]:
-        """Batch norms that the run never reached."""
-        ran = set(self.owners.values())
+        """Batch norms that the run never reached, and whether another run might take another path."""
+        ran = {*self.owners.values(), *(call.module for call in self.recorder.calls)}
         silent = [
             path
             for path, part in self.scratch.named_modules()
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and path not in ran  # noqa: SLF001 - the common base
         ]
-        if not silent:
-            return ()
-        return (f"never ran on the example inputs, and left alone: {', '.join(silent)}",)
+        notes: tuple[str, ...] = (
+            (f"never ran on the example inputs, and left alone: {', '.join(silent)}",) if silent else ()
+        )
+        asking = [
+            call for call in self.recorder.calls if call.op in DECIDING and not self.derived.issuperset(call.inputs)
+        ]
+        if asking:
+            places = ", ".join(dict.fromkeys(call.module or "the model itself" for call in asking))
+            notes += (f"the path may depend on the data ({places}); judged on the path that the example inputs took",)
+        return notes
 
 
 def read(tensor: torch.Tensor) -> NDArray[Any]:
     """The values of a stored tensor in NumPy; bfloat16 widened to float32."""
     detached = tensor.detach().cpu()
     return (detached.float() if detached.dtype is torch.bfloat16 else detached).numpy()
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is an ordinary array of real floats, not a sparse, quantised or wrapped one."""
+    is_wrapped = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    return tensor.is_floating_point() and tensor.layout is torch.strided and not (tensor.is_meta or is_wrapped)
 
 
 def _stored_tensors(module: nn.Module) -> list[tuple[list[str], torch.Tensor]]:
@@ -214,38 +230,56 @@ def _stored_tensors(module: nn.Module) -> list[tuple[list[str], torch.Tensor]]:
 
 def _own_code(module: nn.Module) -> Lock | None:
     """Whether code that bnfold does not know runs with a module: hooks, or a forward of the user's."""
-    if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001 - torch offers no public way to ask
+    if _pre_hooks(module) or _post_hooks(module):
         return Lock(Reason.HOOKED, "it has forward hooks")
-    if "forward" in vars(module) or type(module).forward not in OWN_FORWARD:
+    own_call = type(module).__call__ is not nn.Module.__call__
+    if own_call or "forward" in vars(module) or _forward_of(module) not in OWN_FORWARD:
         return Lock(Reason.HOOKED, f"{type(module).__name__} has a forward method of its own")
     return None
+
+
+def _forward_of(module: nn.Module) -> object:
+    """The forward method of a module's class; None where it has none that can be told, as in TorchScript."""
+    return getattr(type(module), "forward", None)
+
+
+def _pre_hooks(module: nn.Module) -> bool:
+    """Whether hooks of the user's see what goes into ``module``."""
+    # Here and below: torch offers no public way to ask.
+    return bool(module._forward_pre_hooks or nn.modules.module._global_forward_pre_hooks)  # noqa: SLF001 - as said
+
+
+def _post_hooks(module: nn.Module) -> bool:
+    """Whether hooks of the user's see what goes into ``module`` and what comes out of it."""
+    return bool(module._forward_hooks or nn.modules.module._global_forward_hooks)  # noqa: SLF001 - as said
 
 
 @contextmanager
 def _running_paths(scratch: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Keep ``recorder.module`` at the path of the innermost running module.
 
-    A hook of the user's on a block sees what goes in or comes out, which makes it a reader of these values. (Layers
-    and batch norms with hooks are locked as a whole.)
+    A hook of the user's on a block may see what goes in and what comes out, which makes it a reader of these values.
+    (Layers and batch norms with hooks are locked as a whole.)
     """
     stack = [""]
 
-    def enter(path: str, observed: bool, _module: nn.Module, args: object) -> None:  # noqa: FBT001 - bound by partial
+    def enter(path: str, observed: bool, _module: nn.Module, *given: object) -> None:  # noqa: FBT001 - bound by partial
         stack.append(path)
         recorder.module = path
         if observed:
-            recorder.add_reader("forward hook", output_tensors(args))
+            recorder.add_reader("forward hook", output_tensors(given))
 
-    def leave(observed: bool, _module: nn.Module, _args: object, outputs: object) -> None:  # noqa: FBT001 - as above
+    def leave(observed: bool, _module: nn.Module, *seen: object) -> None:  # noqa: FBT001 - as above
         if observed:
-            recorder.add_reader("forward hook", output_tensors(outputs))
+            recorder.add_reader("forward hook", output_tensors(seen))
         stack.pop()
         recorder.module = stack[-1]
 
     for path, part in scratch.named_modules():
-        is_block = type(part).forward not in OWN_FORWARD
-        sees_inputs = is_block and bool(part._forward_pre_hooks)  # noqa: SLF001 - torch offers no public way to ask
-        sees_outputs = is_block and bool(part._forward_hooks)  # noqa: SLF001 - as above
-        part.register_forward_pre_hook(partial(enter, path, sees_inputs), prepend=True)
-        part.register_forward_hook(partial(leave, sees_outputs), always_call=True)
+        if isinstance(part, torch.jit.ScriptModule):
+            continue  # takes no hooks; what runs in it counts as its caller's
+        is_block = _forward_of(part) not in OWN_FORWARD
+        observes_inputs, observes_all = is_block and _pre_hooks(part), is_block and _post_hooks(part)
+        part.register_forward_pre_hook(partial(enter, path, observes_inputs), prepend=True, with_kwargs=True)
+        part.register_forward_hook(partial(leave, observes_all), with_kwargs=True, always_call=True)
     yield

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnfold.errors import UsageError
-from bnfold.formats.torch_capture import Inputs, run, structural_copy
+from bnfold.formats.torch_running import Inputs, run, structural_copy
 from bnfold.formats.torch_trusted import first_line
 from bnfold.records import InputSpec
 
@@ -38,7 +38,7 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
         return tensors
     raise UsageError(
         "the example inputs are neither tensors nor shapes",
-        remedy="Give a tensor, a tuple of tensors, or a dict of tensors.",
+        remedy="give a tensor, a tuple of tensors, or a dict of tensors",
     )
 
 
@@ -46,7 +46,7 @@ def _described(module: nn.Module, specs: Sequence[InputSpec]) -> Inputs:
     """Random inputs of the described shapes: positional, or by keyword where every description has a name."""
     named = [spec for spec in specs if spec.name is not None]
     if named and len(named) < len(specs):
-        raise UsageError("some inputs have names and some have none", remedy="Give every --input a name, or none.")
+        raise UsageError("some inputs have names and some have none", remedy="give every --input a name, or none")
     generator = torch.Generator().manual_seed(0)
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     tensors = [_random(spec, generator).to(device) for spec in specs]
@@ -59,7 +59,7 @@ def _random(spec: InputSpec, generator: torch.Generator) -> torch.Tensor:
     """N(0, 1) for floats, 0 and 1 for integers and booleans."""
     dtype = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype):
-        raise UsageError(f"unknown dtype {spec.dtype!r} of an example input", remedy="Write float32, float16, int64, …")
+        raise UsageError(f"unknown dtype {spec.dtype!r} of an example input", remedy="write float32, float16, int64, …")
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(spec.shape, generator=generator).to(dtype)
     return torch.randint(0, 2, spec.shape, generator=generator).to(dtype)
@@ -86,5 +86,5 @@ def _inferred(module: nn.Module) -> Inputs:
     raise UsageError(
         "the model does not say what its inputs are",
         where="; ".join(tried)[:300],
-        remedy="Give an example: --input 1x3x224x224 (inputs= in Python).",
+        remedy="give an example: --input 1x3x224x224 (inputs= in Python)",
     )

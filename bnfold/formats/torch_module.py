@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
@@ -17,11 +16,15 @@ from torch import nn
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
 from bnfold.errors import UsageError
-from bnfold.formats.torch_apply import Structure, check_same_outputs, folded_copy
-from bnfold.formats.torch_capture import Capture, Inputs, capture
-from bnfold.formats.torch_files import Checkpoint, dropped_entries, read_checkpoint
+from bnfold.files.recognise import Kind, recognise
+from bnfold.formats.torch_apply import check_same_outputs, folded_copy
+from bnfold.formats.torch_capture import Capture, capture
+from bnfold.formats.torch_dtypes import follow, lend_dtypes
+from bnfold.formats.torch_files import Checkpoint, dropped_entries, read_checkpoint, unfolded_entries
 from bnfold.formats.torch_inputs import GivenInputs, example_inputs
-from bnfold.formats.torch_trusted import first_line, load_pickled_module
+from bnfold.formats.torch_running import Inputs
+from bnfold.formats.torch_structure import Structure
+from bnfold.formats.torch_trusted import a_or_an, first_line, import_from_here, load_pickled_module
 
 Factory = str | Callable[[], nn.Module]
 """``pkg.module:factory``, or something that makes the module when called."""
@@ -48,19 +51,21 @@ class TorchModel:
         cls, path: Path, inputs: GivenInputs = None, *, factory: Factory | None = None, trust_code: bool = False
     ) -> Self:
         """Read a checkpoint for a factory's module or, with ``trust_code`` and no factory, a pickled module."""
-        if factory is None and trust_code and path.suffix != ".safetensors":
+        if factory is None and trust_code and recognise(path) is not Kind.SAFETENSORS:
             return cls(load_pickled_module(path), inputs)
         checkpoint = read_checkpoint(path)
         if factory is None:
             raise UsageError(
                 "the file holds tensors without their architecture",
                 where=str(path),
-                remedy="Give the architecture: --model pkg.module:factory (factory= in Python).",
+                remedy="give the architecture: --model pkg.module:factory (factory= in Python)",
             )
         module = make_module(factory)
-        checkpoint.structure.reshape(module)
+        checkpoint = checkpoint.fitting(module)
+        checkpoint.structure.reshape(module, str(path))
+        dtype = lend_dtypes(checkpoint.state, module)
         checkpoint.load_into(module, str(path))
-        return cls(module.eval(), inputs, checkpoint=checkpoint)
+        return cls(module.eval(), follow(inputs, dtype), checkpoint=checkpoint)
 
     @property
     def format(self) -> str:
@@ -94,15 +99,18 @@ class TorchModel:
         notes = self._captured.notes
         if self.module.training:
             notes += ("the module is in training mode; it was folded as in inference mode (eval)",)
-        dropped = dropped_entries(self.checkpoint)[1] if self.checkpoint else ()
-        if dropped:
+        if self.checkpoint is None:
+            return notes
+        if dropped := dropped_entries(self.checkpoint)[1]:
             notes += (f"left out of the folded checkpoint, which they no longer fit: {', '.join(dropped)}",)
+        if unfolded := unfolded_entries(self.checkpoint):
+            notes += (f"also holds tensors of these names, which are carried unfolded: {', '.join(unfolded)}",)
         return notes
 
     @property
     def node_count(self) -> int:
         """The number of operators that run."""
-        return len(self.view.nodes) - self.removed_calls
+        return self._captured.operators - self.removed_calls
 
     def apply(self, plan: Plan) -> None:
         """Fold: put a folded copy in the module's place, and run it on the recorded inputs; a mismatch raises."""
@@ -121,7 +129,8 @@ class TorchModel:
     def write(self, stream: BinaryIO) -> None:
         """Write the model as the kind it came as; the same model gives the same bytes."""
         if self.checkpoint is not None:
-            folded = dropped_entries(self.checkpoint)[0].holding(self.module, self.structure)
+            structure = self.checkpoint.structure + self.structure
+            folded = dropped_entries(self.checkpoint)[0].holding(self.module, structure)
             stream.write(folded.to_bytes())
             return
         buffer = BytesIO()
@@ -134,10 +143,14 @@ def make_module(factory: Factory) -> nn.Module:
     make = _import_factory(factory) if isinstance(factory, str) else factory
     try:
         module = make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script may end itself
         raise UsageError(f"the factory failed: {first_line(error)}", where=str(factory)) from error
     if not isinstance(module, nn.Module):
-        raise UsageError(f"the factory made a {type(module).__name__}, not an nn.Module", where=str(factory))
+        raise UsageError(
+            f"the factory made {a_or_an(module)}, not an nn.Module",
+            where=str(factory),
+            remedy="give a class, or a function that returns the module",
+        )
     return module
 
 
@@ -147,8 +160,8 @@ def load_folded(module: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     Its batch norms become Identity and its layers gain biases as the checkpoint's record says; then every tensor is
     loaded strictly. InputError where the checkpoint does not fit.
     """
-    checkpoint = read_checkpoint(Path(path))
-    checkpoint.structure.reshape(module)
+    checkpoint = read_checkpoint(Path(path)).fitting(module)
+    checkpoint.structure.reshape(module, str(path))
     checkpoint.load_into(module, str(path))
     return module
 
@@ -156,19 +169,18 @@ def load_folded(module: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 def _import_factory(name: str) -> Callable[[], nn.Module]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise UsageError(f"{name!r} is no factory", remedy="Write it as pkg.module:factory.")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        raise UsageError(f"{name!r} is no factory", remedy="write it as pkg.module:factory")
+    import_from_here()
     try:
         made: object = importlib.import_module(module_name)
         for part in attribute.split("."):
             made = getattr(made, part)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # importing runs the user's code, which may do anything
         raise UsageError(
             f"the factory cannot be imported: {first_line(error)}",
             where=name,
-            remedy="Write it as pkg.module:factory, importable from the current directory.",
+            remedy="write it as pkg.module:factory, importable from the current directory",
         ) from error
     if not callable(made):
-        raise UsageError(f"{name!r} is not callable", remedy="A class or a function that returns the module will do.")
+        raise UsageError(f"{name!r} is not callable", remedy="give a class, or a function that returns the module")
     return made

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-import pickle
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from torch import nn
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, UsageError
+
+MESSAGE_LENGTH = 200
+"""As much as is shown of another library's message."""
 
 
 def load_pickled_module(path: Path) -> nn.Module:
     """The module in a file written by ``torch.save(module, path)``. Unpickling runs whatever code the file names."""
+    import_from_here()
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ImportError) as error:
+        with path.open("rb") as stream:
+            loaded = torch.load(stream, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling runs the file's code, which may raise anything
         raise InputError(
             f"the pickled module cannot be loaded: {first_line(error)}",
             where=str(path),
-            remedy="The classes it was made of must be importable here.",
+            remedy="the classes that it is made of must be importable from the current directory",
         ) from error
-    if not isinstance(loaded, nn.Module):
-        raise InputError(
-            f"the file holds a {type(loaded).__name__}, not a module",
+    if isinstance(loaded, nn.Module):
+        return loaded
+    if isinstance(loaded, Mapping):
+        raise UsageError(
+            f"the file holds {a_or_an(loaded)}, not a module",
             where=str(path),
-            remedy="For a state_dict give --model pkg.module:factory.",
+            remedy="for a state_dict give its architecture: --model pkg.module:factory",
         )
-    return loaded
+    raise InputError(f"the file holds {a_or_an(loaded)}, not a module", where=str(path))
+
+
+def import_from_here() -> None:
+    """Let the user's modules be imported from the current directory, as ``python -m`` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, which may have many."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """The first line of another library's message, which may have many, or be a bare word."""
+    kind = type(error).__name__
+    line = shorten(next(iter(str(error).splitlines()), ""), MESSAGE_LENGTH, placeholder=" …")
+    return line if " " in line else f"{kind}: {line}".removesuffix(": ")
+
+
+def a_or_an(thing: object) -> str:
+    """The class of ``thing`` with its article."""
+    name = type(thing).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -1,0 +1,91 @@
+"""How a folded module differs from a fresh one, small enough to be written down beside its tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from bnfold.errors import InputError
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a folded module differs from a fresh one: batch norms that became Identity, layers that gained a bias."""
+
+    identities: tuple[str, ...] = ()
+    biases: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """As it stands in a checkpoint's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Structure:
+        """Raises InputError where ``text`` is not what ``to_json`` writes."""
+        try:
+            plain = json.loads(text)
+            return cls(tuple(map(str, plain["identities"])), tuple(map(str, plain["biases"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                "the checkpoint's record of what was folded is corrupt", where=where, remedy="convert again"
+            ) from error
+
+    def __add__(self, later: Structure) -> Structure:
+        """What two folds after one another make."""
+        return Structure((*self.identities, *later.identities), (*self.biases, *later.biases))
+
+    def below(self, prefix: str) -> Structure:
+        """The same structure of a module that stands under ``prefix``."""
+        return Structure(*(tuple(prefix + path for path in paths) for paths in (self.identities, self.biases)))
+
+    def without(self, prefix: str) -> Structure:
+        """The same structure of the module under ``prefix``."""
+        paths = (self.identities, self.biases)
+        return Structure(*(tuple(path.removeprefix(prefix) for path in group) for group in paths))
+
+    def reshape(self, module: nn.Module, where: str) -> None:
+        """Give ``module`` this structure, in place; InputError where it has other parts."""
+        try:
+            for path in self.identities:
+                become_identity(_batch_norm(module, path))
+            for path in self.biases:
+                layer = module.get_submodule(path)
+                layer.bias = nn.Parameter(_no_bias_yet(layer))
+        except (AttributeError, TypeError) as error:
+            raise InputError(
+                f"the folded checkpoint belongs to another architecture: {error}",
+                where=where,
+                remedy="give the architecture that was folded, freshly made",
+            ) from error
+
+
+def become_identity(bn: nn.Module) -> None:
+    """Turn a batch norm into ``nn.Identity``, in place.
+
+    In place, and not by another module under its name: whoever holds it (a list, an attribute, a second name) finds
+    the Identity too.
+    """
+    identity = nn.Identity().train(bn.training)
+    vars(bn).clear()
+    vars(bn).update(vars(identity))
+    bn.__class__ = nn.Identity
+
+
+def _batch_norm(module: nn.Module, path: str) -> nn.Module:
+    """The batch norm at ``path``, or the Identity that it has become under another name."""
+    part = module.get_submodule(path)
+    if not isinstance(part, nn.modules.batchnorm._BatchNorm | nn.Identity):  # noqa: SLF001 - the common base
+        raise TypeError(f"{path!r} is a {type(part).__name__}, not a batch norm")
+    return part
+
+
+def _no_bias_yet(layer: nn.Module) -> torch.Tensor:
+    """Room for the bias of a layer, one number an output channel."""
+    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    weight = layer.weight
+    if not isinstance(weight, torch.Tensor) or not isinstance(channels, int):
+        raise TypeError(f"{type(layer).__name__} is no layer with a weight")
+    return torch.empty(channels, dtype=weight.dtype, device=weight.device)

@@ -1,0 +1,402 @@
+"""Modules that alias, mutate, watch and cheat: whatever they do, a fold is right, or the batch norm is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch_modules import judged_fold, run, shaken, verdicts
+
+from bnfold import fold
+from bnfold.errors import InputError, InternalError, UsageError
+
+IMAGE = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+
+Wire = Callable[[Any, torch.Tensor], Any]
+
+
+class Wired(nn.Module):
+    """A conv and a batch norm, wired by a function."""
+
+    def __init__(self, wire: Wire, conv: nn.Module | None = None, bn: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = conv or nn.Conv2d(3, 3, 3, padding=1)
+        self.bn = bn or nn.BatchNorm2d(3)
+        self.wire = [wire]
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.wire[0](self, x)
+
+
+def plain(net: Any, x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = net.bn(net.conv(x))
+    return result
+
+
+def verdict_of(wire: Wire, **parts: nn.Module) -> dict[str, str]:
+    return verdicts(judged_fold(Wired(wire, **parts), IMAGE).plan)
+
+
+def assigned_data(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    y.data = x * 3
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
+def written_through_data(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    y.data[y.data > 100] = 0
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
+def written_through_a_view(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    y.view(-1).clamp_(max=100)
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
+def zeroed_afterwards(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    z = net.bn(y)
+    y.zero_()
+    return z + 0  # type: ignore[no-any-return]
+
+
+def stored_in_a_buffer(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    net.register_buffer("last", y.clone(), persistent=False)
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
+def read_by_numpy(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    net.statistic = float(y.detach().numpy().mean())
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
+def dropout_shares_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    dropped = functional.dropout(y, 0.5, training=False)
+    z = net.bn(dropped)
+    dropped.zero_()
+    return z + 0  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("wire", "slug"),
+    [
+        pytest.param(assigned_data, "no-linear-layer", id="y.data = other"),
+        pytest.param(written_through_data, "no-linear-layer", id="y.data[...] = 0"),
+        pytest.param(written_through_a_view, "no-linear-layer", id="a view of the conv's output is written"),
+        pytest.param(zeroed_afterwards, "fan-out", id="the conv's output is zeroed after the batch norm"),
+        pytest.param(dropout_shares_memory, "fan-out", id="dropout's output shares the conv's memory"),
+        pytest.param(stored_in_a_buffer, "fan-out", id="the conv's output goes into a buffer"),
+        pytest.param(read_by_numpy, "fan-out", id="NumPy reads the conv's output"),
+        pytest.param(
+            lambda net, x: net.bn(net.conv(x)) + net.conv.bias.view(1, -1, 1, 1),
+            "weight-shared",
+            id="the bias is read again",
+        ),
+        pytest.param(
+            lambda net, x: net.bn(net.conv(x)) + net.conv.weight.norm(), "weight-shared", id="the weight is read again"
+        ),
+        pytest.param(
+            lambda net, x: net.bn(functional.conv2d(x, net.conv.weight, net.conv.bias)), "hooked", id="conv2d by hand"
+        ),
+        pytest.param(
+            lambda net, x: net.bn(functional.conv2d(x, net.conv.weight)), "hooked", id="conv2d by hand, no bias"
+        ),
+        pytest.param(
+            lambda net, x: functional.batch_norm(
+                net.conv(x), net.bn.running_mean, net.bn.running_var, net.bn.weight, net.bn.bias
+            ),
+            "hooked",
+            id="batch_norm by hand",
+        ),
+        pytest.param(
+            lambda net, x: net.bn(net.conv(x)) + net.bn.weight.sum(), "hooked", id="the batch norm's scale is read"
+        ),
+    ],
+)
+def test_kept(wire: Wire, slug: str) -> None:
+    assert verdict_of(wire) == {"bn": slug}
+
+
+class Clamped(nn.BatchNorm2d):
+    """A batch norm with a clamp around it that no example input reaches."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return super().__call__(x).clamp(max=1e6)  # type: ignore[no-any-return]
+
+
+class OwnConvolution(nn.Conv2d):
+    """A convolution with a clamp inside."""
+
+    def _conv_forward(self, *args: Any) -> torch.Tensor:
+        return super()._conv_forward(*args).clamp(max=1e6)  # type: ignore[no-any-return]
+
+
+def test_a_batch_norm_with_a_call_method_of_its_own_keeps_what_that_does() -> None:
+    assert verdict_of(plain, bn=Clamped(3)) == {"bn": "hooked"}
+
+
+def test_a_convolution_with_a_conv_forward_of_its_own_keeps_what_that_does() -> None:
+    assert verdict_of(plain, conv=OwnConvolution(3, 3, 3)) == {"bn": "no-linear-layer"}
+
+
+@pytest.mark.parametrize("output", ["conv.weight", "conv.bias", "bn.weight"])
+def test_a_parameter_that_the_model_returns_stays_as_it_is(output: str) -> None:
+    net = Wired(lambda net, x: (net.bn(net.conv(x)), net.get_parameter(output)))
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "hooked" if output.startswith("bn") else "weight-shared"}
+    assert torch.equal(result.model(IMAGE)[1], net(IMAGE)[1])
+
+
+class Block(nn.Module):
+    """A batch norm in a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return self.bn(y)  # type: ignore[no-any-return]
+
+
+class Blocks(nn.Module):
+    """A conv, and a block that gets its output by keyword or not."""
+
+    def __init__(self, *, keyword: bool) -> None:
+        super().__init__()
+        self.conv, self.block = nn.Conv2d(3, 3, 3), Block()
+        self.keyword = keyword
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return self.block(y=y) if self.keyword else self.block(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("keyword", [False, True], ids=["positional", "by keyword"])
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda block: block.register_forward_pre_hook(lambda *_: None, with_kwargs=True),
+        lambda block: block.register_forward_hook(lambda *_: None, with_kwargs=True),
+        lambda block: block.register_forward_hook(lambda *_: None),
+    ],
+    ids=["pre-hook", "hook with keywords", "hook"],
+)
+def test_a_hook_on_a_block_sees_the_layers_output_before_the_batch_norm(
+    register: Callable[[nn.Module], object], *, keyword: bool
+) -> None:
+    net = Blocks(keyword=keyword)
+    register(net.block)
+    assert verdicts(judged_fold(shaken(net), IMAGE).plan) == {"block.bn": "fan-out"}
+
+
+@pytest.mark.parametrize("register", [register_module_forward_hook, register_module_forward_pre_hook])
+def test_a_hook_on_every_module_is_a_hook_on_these(register: Callable[..., Any]) -> None:
+    handle = register(lambda *_: None)
+    try:
+        assert verdict_of(plain) == {"bn": "hooked"}
+    finally:
+        handle.remove()
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    """An output that pytree and ``vars`` cannot look into."""
+
+    normalised: torch.Tensor
+    raw: object = None
+
+
+@dataclasses.dataclass
+class Open:
+    """An output that only ``vars`` can look into; it may hold itself."""
+
+    normalised: torch.Tensor
+    raw: object = None
+
+
+@pytest.mark.parametrize(("cls", "slug"), [(Slotted, "fan-out"), (Open, "model-output")])
+def test_an_output_hidden_in_an_object_is_an_output(cls: type, slug: str) -> None:
+    net = Wired(lambda net, x: cls(net.bn(y := net.conv(x)), {"deep": [y]}))
+    assert verdicts(fold(net, IMAGE).plan) == {"bn": slug}
+
+
+def test_an_output_that_holds_itself_is_searched_once() -> None:
+    def wire(net: Any, x: torch.Tensor) -> Open:
+        output = Open(plain(net, x))
+        output.raw = output
+        return output
+
+    assert verdicts(fold(Wired(wire), IMAGE).plan) == {"bn": "conv"}
+
+
+def test_a_sparse_output_is_compared_too() -> None:
+    net = Wired(lambda net, x: plain(net, x).to_sparse())
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert torch.allclose(result.model(IMAGE).to_dense(), net(IMAGE).to_dense(), atol=1e-4)
+
+
+# What is odd, and folds all the same.
+
+
+class InAList(nn.Module):
+    """A network that runs its parts out of a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.parts = [self.conv, self.bn]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class RegisteredTwice(InAList):
+    """A network whose parts are registered under two names each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*self.parts)
+
+
+@pytest.mark.parametrize("cls", [InAList, RegisteredTwice])
+def test_parts_that_are_held_in_two_places_fold_in_both(cls: type[nn.Module]) -> None:
+    result = judged_fold(shaken(cls()), IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert type(result.model.bn) is nn.Identity
+    assert result.model.parts[1] is result.model.bn
+
+
+def test_inputs_that_the_model_writes_to_are_not_the_callers() -> None:
+    x = IMAGE.clone()
+    result = fold(Wired(lambda net, x: plain(net, x.mul_(2))), x)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert torch.equal(x, IMAGE)
+
+
+def test_dropout_in_place_does_nothing_in_inference() -> None:
+    assert verdict_of(lambda net, x: net.bn(functional.dropout(net.conv(x), 0.5, training=False, inplace=True))) == {
+        "bn": "conv"
+    }
+
+
+def test_dropout_that_trains_in_an_inference_model_is_in_the_way() -> None:
+    net: Any = shaken(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.BatchNorm2d(4)))
+    net[1].train()
+    assert verdicts(fold(net, IMAGE).plan) == {"2": "no-linear-layer"}
+
+
+def test_in_place_activations_behind_the_batch_norm_are_no_hindrance() -> None:
+    assert verdict_of(lambda net, x: (z := plain(net, x)).relu_() + z) == {"bn": "conv"}
+
+
+@pytest.mark.parametrize("tied", ["weight", "running_mean"])
+def test_batch_norms_that_share_a_tensor_get_a_verdict_each(tied: str) -> None:
+    net: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    shaken(net)
+    setattr(net[4], tied, getattr(net[1], tied))
+    assert verdicts(judged_fold(net, IMAGE).plan) == {"1": "0", "4": "3"}
+
+
+def test_layers_that_share_a_weight_are_named_each() -> None:
+    net: Any = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    net[3].weight = net[0].weight
+    plan = fold(shaken(net), IMAGE).plan
+    assert [keep.node.label for keep in plan.keeps if keep.node] == ["0", "3"]
+
+
+def scripted(part: nn.Module) -> nn.Module:
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        module: nn.Module = torch.jit.script(part)
+    return module
+
+
+@pytest.mark.parametrize("which", ["all", "the conv", "the batch norm"])
+def test_what_torchscript_runs_is_kept(which: str) -> None:
+    conv, bn = nn.Conv2d(3, 4, 3), shaken(nn.BatchNorm2d(4))
+    if which == "all":
+        net = scripted(nn.Sequential(conv, bn).eval())
+    else:
+        net = nn.Sequential(scripted(conv) if "conv" in which else conv, scripted(bn) if "norm" in which else bn).eval()
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"1": "hooked"}
+    assert torch.equal(run(result.model, IMAGE), run(net, IMAGE))
+
+
+# What cannot be done, in words.
+
+
+def test_a_lazy_module_is_named() -> None:
+    with pytest.raises(InputError, match="lazy"):
+        fold(nn.Sequential(nn.LazyConv2d(4, 3), nn.BatchNorm2d(4)).eval(), IMAGE)
+
+
+@pytest.fixture
+def with_a_lock() -> Iterator[nn.Module]:
+    net: Any = Wired(plain)
+    net.guard = threading.Lock()
+    yield net
+    del net.guard
+
+
+def test_a_module_that_cannot_be_copied_is_no_bug_of_ours(with_a_lock: nn.Module) -> None:
+    with pytest.raises(InputError, match="cannot be copied"):
+        fold(with_a_lock, IMAGE)
+
+
+def test_code_that_asks_a_folded_batch_norm_for_its_epsilon_is_named() -> None:
+    net = Wired(lambda net, x: plain(net, x) * net.bn.eps)
+    with pytest.raises(InputError, match="'eps'") as caught:
+        fold(net, IMAGE)
+    assert "--skip" in caught.value.remedy
+    assert verdicts(fold(net, IMAGE, skip="bn").plan) == {"bn": "excluded-by-user"}
+
+
+def test_a_model_that_computes_something_else_every_time_cannot_be_checked() -> None:
+    calls = iter(range(100))
+    net = Wired(lambda net, x: plain(net, x) * (1 + next(calls)))
+    with pytest.raises(InternalError, match="something else"):
+        fold(net, IMAGE)
+
+
+def test_a_number_of_outputs_that_changes_is_a_mismatch_too() -> None:
+    net = Wired(lambda net, x: [plain(net, x), *([x] if isinstance(net.bn, nn.BatchNorm2d) else [])])
+    with pytest.raises(InternalError, match="something else"):
+        fold(net, IMAGE)
+
+
+def test_a_message_of_many_words_stays_one_line_of_reasonable_length() -> None:
+    def wire(_: Any, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("a very long story " * 100 + f"\n{x}")
+
+    with pytest.raises(UsageError) as caught:
+        fold(Wired(wire), IMAGE)
+    assert len(str(caught.value).splitlines()) == 2
+    assert len(caught.value.what) < 300
+
+
+def test_a_path_that_depends_on_the_data_is_mentioned() -> None:
+    net = Wired(lambda net, x: plain(net, x) if x.sum() > -1e9 else net.conv(x))
+    assert any("depend on the data" in warning for warning in fold(net, IMAGE).warnings)
+    assert not fold(Wired(plain), IMAGE).warnings
+
+
+def test_only_operators_count_as_operators() -> None:
+    from bnfold.formats.torch_module import TorchModel
+
+    assert TorchModel(Wired(plain), IMAGE).node_count == 2
