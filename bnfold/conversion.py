@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bnfold import __version__
 from bnfold.core.verdict import Plan
-from bnfold.files.hashing import file_record
+from bnfold.files.hashing import Beside, HashingStream, file_record
+from bnfold.files.writing import write_atomically
 from bnfold.planner import plan
 from bnfold.records import FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from _typeshed import SupportsWrite
 
     from bnfold.formats.opening import Model
 
@@ -33,10 +37,11 @@ class Conversion:
     @classmethod
     def of(cls, model: Model, path: Path, *, only: Sequence[str], skip: Sequence[str]) -> Conversion:
         """Plan and fold ``model``, which was loaded from ``path``."""
-        source = file_record(path, model.format, external=model.external)
+        hashing = Beside(partial(file_record, path, model.format, external=model.external))
         before = model.node_count
         decided = plan(model.view, only=only, skip=skip)
         model.apply(decided)
+        source = hashing.result()
         if decided.removals:
             model.describe(
                 {
@@ -61,7 +66,19 @@ class Conversion:
             "warnings": self.model.notes,
         }
 
-    def write(self, stream: BinaryIO) -> None:
+    def save(self, target: Path, *, force: bool) -> FileRecord:
+        """Put the output in place at ``target``, as ``write_atomically`` does; which file it has become."""
+        records: list[FileRecord] = []
+
+        def write(stream: BinaryIO) -> None:
+            hashing = HashingStream(stream)
+            self.write(hashing)
+            records.append(hashing.record(target, self.source.format))
+
+        write_atomically(target, write, force=force, inputs=[Path(self.source.path)])
+        return records[0]
+
+    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         """The output's content: the folded model, or the source byte for byte where nothing folds."""
         if self.plan.removals:
             self.model.write(stream)

@@ -1,14 +1,30 @@
-"""Which file exactly: its SHA-256 and size, for the reports."""
+"""Which file exactly: its SHA-256 and size, for the reports.
+
+Hashing 100 MB takes a tenth of a second, as long as folding them. It lets other threads run meanwhile, so it is done
+beside the work: that saves a fifth of the time of converting a ResNet-50.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from bnfold.errors import InputError
 from bnfold.files.names import printable
 from bnfold.records import ExternalRecord, FileRecord
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+_Result = TypeVar("_Result")
+
+_WORTH_A_THREAD: Final = 1 << 20
+"""Bytes; fewer are hashed before a thread has started."""
 
 
 def file_record(path: Path, file_format: str, *, external: tuple[Path, ...] = ()) -> FileRecord:
@@ -25,3 +41,51 @@ def file_record(path: Path, file_format: str, *, external: tuple[Path, ...] = ()
         name = printable(str(error.filename or path))
         raise InputError(f"cannot read {name}: {error.strerror or error}") from error
     return FileRecord(path=str(path), format=file_format, sha256=digest, bytes=size, external=beside)
+
+
+class HashingStream:
+    """A stream that also takes the hash of what is written to it, with ``record`` for the file that this becomes."""
+
+    def __init__(self, stream: SupportsWrite[bytes | memoryview]) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of ``data``."""
+        self._bytes += len(data)
+        if len(data) < _WORTH_A_THREAD:
+            self._digest.update(data)
+            self._stream.write(data)
+            return
+        hashing = Beside(partial(self._digest.update, data))
+        self._stream.write(data)
+        hashing.result()
+
+    def record(self, path: Path, file_format: str) -> FileRecord:
+        """The record of the file, once it is at ``path``."""
+        return FileRecord(path=str(path), format=file_format, sha256=self._digest.hexdigest(), bytes=self._bytes)
+
+
+class Beside(Generic[_Result]):
+    """Work on a thread of its own; ``concurrent.futures`` does this and more, and takes 15 ms to import."""
+
+    def __init__(self, work: Callable[[], _Result]) -> None:
+        self._work = work
+        self._results: list[_Result] = []
+        self._errors: list[Exception] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def result(self) -> _Result:
+        """Wait for the work to be done; what it returned, or the error that it raised."""
+        self._thread.join()
+        for error in self._errors:
+            raise error
+        return self._results[0]
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._work())
+        except Exception as error:  # noqa: BLE001 - it is raised again where the result is asked for
+            self._errors.append(error)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
@@ -14,6 +14,8 @@ from bnfold.errors import UsageError
 from bnfold.files.recognise import Kind, require_model
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from bnfold.formats.onnx.model import OnnxModel
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory, TorchModel
@@ -58,7 +60,7 @@ class Model(Protocol):
         """Add to the model's metadata, where its format has any."""
         ...
 
-    def write(self, stream: BinaryIO) -> None:
+    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         """Save; the same model gives the same bytes."""
         ...
 

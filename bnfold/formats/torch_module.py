@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ from bnfold.formats.torch_inputs import GivenInputs, example_inputs
 from bnfold.formats.torch_running import Inputs
 from bnfold.formats.torch_structure import Structure
 from bnfold.formats.torch_trusted import a_or_an, first_line, import_from_here, load_pickled_module
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Factory = str | Callable[[], nn.Module]
 """``pkg.module:factory``, or something that makes the module when called."""
@@ -126,7 +129,7 @@ class TorchModel:
     def describe(self, properties: dict[str, str]) -> None:
         """A checkpoint says of itself only how its structure changed; a module says nothing."""
 
-    def write(self, stream: BinaryIO) -> None:
+    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         """Write the model as the kind it came as; the same model gives the same bytes."""
         if self.checkpoint is not None:
             structure = self.checkpoint.structure + self.structure

@@ -9,24 +9,30 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from onnx import GraphProto, ModelProto, TensorProto
 
 from bnfold.errors import InputError, UnsafeError
+from bnfold.formats.onnx.references import Reference, embed, external_entries, is_reference, state_of
 from bnfold.formats.onnx.scopes import subgraphs
 
 
-def read_external_data(model: ModelProto, path: Path) -> tuple[Path, ...]:
-    """Read external tensors into ``model``, which lies at ``path``; the files that were read, in order of first use.
+def find_external_data(model: ModelProto, path: Path) -> tuple[Path, ...]:
+    """Let the external tensors of ``model``, which lies at ``path``, refer to their bytes; small ones take them in.
 
-    UnsafeError for a location outside the model's folder, InputError for a missing or too short file.
+    Returns the files that they lie in, in order of first use. Raises UnsafeError for a location outside the model's
+    folder, InputError for a missing or too short file.
     """
     files: dict[Path, None] = {}
-    for tensor in _tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
+    initializers, others = model.graph.initializer, list(_other_tensors(model))
+    for tensor in (*initializers, *others):
+        if tensor.data_location != TensorProto.EXTERNAL or is_reference(tensor):
             continue
-        entries = {item.key: item.value for item in tensor.external_data}
+        entries = external_entries(tensor)
         file = contained(path, entries.get("location", ""), tensor.name)
-        tensor.raw_data = _read(file, entries, tensor.name)
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
+        reference = _reference(file, entries, tensor.name)
+        reference.put_into(tensor)
+        if not reference.fits(tensor):
+            embed(tensor)
         files[file] = None
+    for tensor in others:
+        embed(tensor)
     return tuple(files)
 
 
@@ -55,32 +61,33 @@ def _escapes(location: str, tensor: str) -> UnsafeError:
     )
 
 
-def _read(file: Path, entries: dict[str, str], tensor: str) -> bytes:
-    """The bytes of one tensor."""
+def _reference(file: Path, entries: dict[str, str], tensor: str) -> Reference:
+    """The place of one tensor, which without a length goes to the end of the file."""
     try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        offset = int(entries.get("offset", 0))
         with file.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(length)
+            size, state = os.fstat(stream.fileno()).st_size, state_of(stream.fileno())
+        length = int(entries.get("length", size - offset))
     except (OSError, ValueError) as error:
         raise InputError(f"external data cannot be read: {error}", where=f"tensor {tensor!r} in {file}") from error
-    if 0 <= length != len(data):
+    if not 0 <= offset <= offset + length <= size:
         raise InputError(
-            f"external data is cut short: {len(data)} of {length} bytes", where=f"tensor {tensor!r} in {file}"
+            f"external data is cut short: bytes {offset} to {offset + length} of a file of {size}",
+            where=f"tensor {tensor!r} in {file}",
         )
-    return data
+    return Reference(file, offset, length, state)
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor stored in the model: initializers and attributes, in all graphs and functions."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
+def _other_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor stored in the model beside the main graph's initializers: in attributes, subgraphs and functions."""
+    graphs: list[GraphProto] = []
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    yield from _sparse_tensors(model.graph)
     while graphs or nodes:
         if graphs:
-            graph: GraphProto = graphs.pop()
+            graph = graphs.pop()
             yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
+            yield from _sparse_tensors(graph)
             nodes += graph.node
             continue
         node = nodes.pop()
@@ -89,3 +96,8 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+
+
+def _sparse_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)

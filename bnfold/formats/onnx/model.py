@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
-from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
-from bnfold.errors import InputError
 from bnfold.formats.onnx.edits import apply_plan
-from bnfold.formats.onnx.external import read_external_data
+from bnfold.formats.onnx.external import find_external_data
+from bnfold.formats.onnx.reading import read_model
+from bnfold.formats.onnx.references import embed, take_values
 from bnfold.formats.onnx.scopes import scopes_of
 from bnfold.formats.onnx.view import OnnxView, view_of
+from bnfold.formats.onnx.writing import write_model
 
-PROTOBUF_LIMIT_BYTES = 2**31 - 1
-"""The largest message that protobuf reads or writes."""
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class OnnxModel:
@@ -30,21 +31,15 @@ class OnnxModel:
         self.proto = proto
         self.freeze = freeze
         self.external = external
-        """The files of external data that were read; their tensors are inside the protobuf now."""
+        """The files of external data that its tensors lie in; they are written into the model's own."""
+        self._values: dict[str, bytes] = {}
+        """The bytes of large new initializers, by name."""
 
     @classmethod
     def load(cls, path: Path, *, freeze: bool = False) -> Self:
         """Read a file; InputError where it is no model, UnsafeError where its external data lies elsewhere."""
-        proto = ModelProto()
-        try:
-            proto.ParseFromString(path.read_bytes())
-        except DecodeError as error:
-            raise InputError("the ONNX file is corrupt or cut short", where=str(path), remedy=_GET_IT_AGAIN) from error
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
-        if not proto.HasField("graph"):
-            raise InputError("the ONNX file holds no graph", where=str(path), remedy=_GET_IT_AGAIN)
-        return cls(proto, freeze=freeze, external=read_external_data(proto, path))
+        proto = read_model(path)
+        return cls(proto, freeze=freeze, external=find_external_data(proto, path))
 
     @classmethod
     def copy_of(cls, proto: ModelProto, *, freeze: bool = False) -> Self:
@@ -55,8 +50,14 @@ class OnnxModel:
 
     @property
     def folded(self) -> ModelProto:
-        """The protobuf as it is now."""
-        return self.proto
+        """The whole model in memory, as it is now."""
+        whole = ModelProto()
+        whole.CopyFrom(self.proto)
+        for tensor in whole.graph.initializer:
+            embed(tensor)
+            if tensor.name in self._values:
+                tensor.raw_data = self._values[tensor.name]
+        return whole
 
     @cached_property
     def _onnx_view(self) -> OnnxView:
@@ -82,6 +83,7 @@ class OnnxModel:
     def apply(self, plan: Plan) -> None:
         """Fold: edit the protobuf as ``plan``, made from ``view``, says. Once."""
         apply_plan(self.proto, self._onnx_view, plan)
+        self._values = take_values(self.proto.graph)
 
     def describe(self, properties: dict[str, str]) -> None:
         """Add entries to the model's metadata, replacing those of the same name."""
@@ -91,17 +93,9 @@ class OnnxModel:
                 entry = self.proto.metadata_props.add(key=key)
             entry.value = value
 
-    def write(self, stream: BinaryIO) -> None:
+    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         """Write the model; the same model gives the same bytes."""
-        if self.proto.ByteSize() > PROTOBUF_LIMIT_BYTES:
-            raise InputError(
-                "the folded model passes 2 GB, the limit of one ONNX file",
-                remedy="bnfold writes a model with external data as one file; larger ones are not supported yet",
-            )
-        stream.write(self.proto.SerializeToString(deterministic=True))
-
-
-_GET_IT_AGAIN = "get the file again, or export the model again"
+        write_model(self.proto, self._values, stream)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

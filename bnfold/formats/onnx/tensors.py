@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.errors import InputError
+from bnfold.formats.onnx.references import Reference
 
 
 def dtype_name(data_type: int) -> str:
@@ -17,7 +18,11 @@ def dtype_name(data_type: int) -> str:
 
 
 def tensor_values(tensor: TensorProto) -> NDArray[Any]:
-    """The values of a stored tensor. Raises InputError where data and shape disagree."""
+    """The values of a stored tensor. Raises InputError where data and shape disagree, or its file is not as it was."""
+    reference = Reference.of(tensor)
+    if reference is not None:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
+        return np.frombuffer(reference.read(tensor.name), dtype).reshape(tuple(tensor.dims))
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
