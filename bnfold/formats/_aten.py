@@ -1,4 +1,4 @@
-"""A run of a PyTorch model as a record of ATen calls, and what the calls mean to the graph view.
+"""A run of a PyTorch model as a record of ATen calls.
 
 In inference mode a dispatch mode sees composite operators (conv2d, linear, batch_norm) before they are taken apart,
 with the real tensors. Operator names and argument names are those of ATen's native_functions.yaml.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-
-from bnfold.core.graph import BatchNormTraits, LayerTraits, OpKind, Traits
+from torch.utils._pytree import tree_iter, tree_map
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -115,7 +113,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
 
     def alive(self, besides: Collection[str]) -> list[torch.Tensor]:
         """The tensors of the run that somebody still holds, but for those whose values are in ``besides``."""
-        gc.collect()
+        if not self._held(besides):
+            return []
+        gc.collect()  # what only a circle of references holds is not held; looking for circles takes its time
+        return self._held(besides)
+
+    def _held(self, besides: Collection[str]) -> list[torch.Tensor]:
         held = [tracked.tensor() for tracked in self._tracked.values() if tracked.id.startswith(COMPUTED)]
         return [tensor for tensor in held if tensor is not None and self.id_of(tensor) not in besides]
 
@@ -141,8 +144,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         return name
 
     def _referenced(self, value: object) -> object:
-        """``value`` with a tensor replaced by its reference."""
-        return Ref(self.id_of(value)) if isinstance(value, torch.Tensor) else value
+        """``value`` with every tensor in it replaced by its reference: a record must keep no tensor alive."""
+        return tree_map(lambda leaf: Ref(self.id_of(leaf)) if isinstance(leaf, torch.Tensor) else leaf, value)
 
 
 def _bind(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -164,100 +167,3 @@ def _storage(tensor: torch.Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
     except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
         return id(tensor)
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a row of the table says of a call."""
-
-    kind: OpKind
-    inputs: tuple[str | None, ...]
-    traits: Traits = None
-
-
-def meaning_of(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """A call in the words of the graph view; what the table does not know is opaque."""
-    row = ROWS.get(call.op.partition(".")[0])
-    return row(call, shapes) if row else Meaning(OpKind.OPAQUE, call.inputs)
-
-
-def _conv(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """conv1d/2d/3d, and convolution with transposed=False: weight (O, I/groups, …)."""
-    if call.arguments.get("transposed", False):
-        return _conv_transpose(call, shapes)
-    return Meaning(OpKind.CONV, _layer_inputs(call), _conv_traits(call, shapes, inputs_first=False))
-
-
-def _conv_transpose(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """conv_transpose1d/2d/3d: weight (I, O/groups, …)."""
-    return Meaning(OpKind.CONV_TRANSPOSE, _layer_inputs(call), _conv_traits(call, shapes, inputs_first=True))
-
-
-def _conv_traits(call: Call, shapes: Mapping[str, tuple[int, ...]], *, inputs_first: bool) -> LayerTraits:
-    """The channels stand before the spatial axes: axis 1, or 0 where the input has no batch axis."""
-    kernel = shapes[call.value("weight") or ""][2:]
-    axis = len(shapes[call.outputs[0]]) - len(kernel) - 1
-    is_pointwise = set(kernel) <= {1} and set(_numbers(call, "stride")) <= {1}
-    is_padded = call.arguments.get("padding") != "valid" and any(_numbers(call, "padding"))
-    if call.arguments.get("padding") == "same":
-        is_padded = not is_pointwise
-    reaches_all_alike = is_pointwise and not any(_numbers(call, "output_padding"))
-    return LayerTraits(
-        groups=int(str(call.arguments["groups"])),
-        inputs_first=inputs_first,
-        channel_axis=axis,
-        input_axis=axis,
-        takes_shift=not is_padded and (reaches_all_alike or not inputs_first),
-    )
-
-
-def _numbers(call: Call, name: str) -> tuple[int, ...]:
-    """An argument that is a list of integers; none where it is absent or a word."""
-    argument = call.arguments.get(name)
-    return tuple(argument) if isinstance(argument, list | tuple) else ()
-
-
-def _linear(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """linear: weight (O, I), the channels are the last axis."""
-    return Meaning(OpKind.LINEAR, _layer_inputs(call), LayerTraits(channel_axis=-1, input_axis=-1))
-
-
-def _layer_inputs(call: Call) -> tuple[str | None, ...]:
-    return (call.value("input"), call.value("weight"), call.value("bias"))
-
-
-def _batch_norm(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """batch_norm and its parts; without running statistics the batch's are used whatever ``training`` says."""
-    names = ("input", "weight", "bias", "running_mean", "running_var")
-    inputs = tuple(call.value(name) for name in names)
-    training = bool(call.arguments.get("training", False)) and inputs[3] is not None
-    return Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(float(str(call.arguments["eps"])), training))
-
-
-def _passes_through(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """The same elements in the same places."""
-    return Meaning(OpKind.LAYOUT, call.inputs)
-
-
-def _dropout(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """The dropouts, in place or not, which do nothing unless ``train``."""
-    return Meaning(OpKind.OPAQUE if call.arguments["train"] else OpKind.LAYOUT, call.inputs)
-
-
-def _shape_only(call: Call, _shapes: Mapping[str, tuple[int, ...]]) -> Meaning:
-    """New tensors of the same shape."""
-    return Meaning(OpKind.SHAPE, call.inputs)
-
-
-DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
-
-ROWS: dict[str, Callable[[Call, Mapping[str, tuple[int, ...]]], Meaning]] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
-    "linear": _linear,
-    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
-    **dict.fromkeys(("alias", "clone", "contiguous", "detach", "lift_fresh"), _passes_through),
-    **dict.fromkeys(DROPOUTS, _dropout),
-    **dict.fromkeys((f"{name}_" for name in DROPOUTS), _dropout),
-    **dict.fromkeys(("empty_like", "ones_like", "zeros_like", "new_empty", "new_ones", "new_zeros"), _shape_only),
-}
