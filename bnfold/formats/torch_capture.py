@@ -19,7 +19,9 @@ from torch import nn
 
 from bnfold.core.graph import LAYERS, Constant, GraphView, Lock, Node, OpKind, Value
 from bnfold.core.reason import Reason
-from bnfold.formats._aten import COMPUTED, Call, Meaning, Recorder, meaning_of
+from bnfold.formats import torch_movers, torch_operators
+from bnfold.formats._aten import COMPUTED, Call, Recorder
+from bnfold.formats.torch_operators import Meaning, Shapes, opaque
 from bnfold.formats.torch_running import Inputs, output_tensors, run, structural_copy
 
 OWN_FORWARD = tuple(
@@ -103,7 +105,7 @@ class _Translation:
     def add_calls(self) -> None:
         """Every call becomes a node; a batch norm that ran before, or that normalises a weight, is none of ours."""
         for call in self.recorder.calls:
-            meaning = meaning_of(call, self.recorder.shapes)
+            meaning = _meaning_of(call, self.recorder.shapes)
             if call.inputs and self.derived.issuperset(call.inputs):
                 self.derived.update(call.outputs)
                 meaning = Meaning(OpKind.OPAQUE, call.inputs)
@@ -157,7 +159,7 @@ class _Translation:
             if name in self.outputs:
                 return f"its {name.rpartition('.')[2]} is an output of the model"
             for call in self.users[name]:
-                if meaning_of(call, self.recorder.shapes).kind is not OpKind.BATCH_NORM:
+                if _meaning_of(call, self.recorder.shapes).kind is not OpKind.BATCH_NORM:
                     return f"{call.op} in {call.module or 'the model itself'} reads its {name.rpartition('.')[2]}"
         return ""
 
@@ -283,3 +285,12 @@ def _running_paths(scratch: nn.Module, recorder: Recorder) -> Iterator[None]:
         part.register_forward_pre_hook(partial(enter, path, observes_inputs), prepend=True, with_kwargs=True)
         part.register_forward_hook(partial(leave, observes_all), with_kwargs=True, always_call=True)
     yield
+
+
+def _meaning_of(call: Call, shapes: Shapes) -> Meaning:
+    """A call in the words of the graph view; what the tables do not know is opaque."""
+    row = ROWS.get(call.op.partition(".")[0])
+    return row(call, shapes) if row else opaque(call)
+
+
+ROWS = torch_operators.ROWS | torch_movers.ROWS

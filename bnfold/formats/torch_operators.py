@@ -1,0 +1,114 @@
+"""ATen calls in the words of the graph view: layers, batch norms, and what only passes values on. One function a row.
+
+Operator and argument names are those of ATen's native_functions.yaml. Rows for what moves, pools or joins values are in
+``torch_movers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bnfold.core.graph import BatchNormTraits, LayerTraits, OpKind, Traits
+from bnfold.formats._aten import Call
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a row of the table says of a call."""
+
+    kind: OpKind
+    inputs: tuple[str | None, ...]
+    traits: Traits = None
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of every value of a run."""
+Row = Callable[[Call, Shapes], Meaning]
+
+
+def opaque(call: Call) -> Meaning:
+    """A call that is left alone."""
+    return Meaning(OpKind.OPAQUE, call.inputs)
+
+
+def _conv(call: Call, shapes: Shapes) -> Meaning:
+    """conv1d/2d/3d, and convolution with transposed=False: weight (O, I/groups, …)."""
+    if call.arguments.get("transposed", False):
+        return _conv_transpose(call, shapes)
+    return Meaning(OpKind.CONV, _layer_inputs(call), _conv_traits(call, shapes, inputs_first=False))
+
+
+def _conv_transpose(call: Call, shapes: Shapes) -> Meaning:
+    """conv_transpose1d/2d/3d: weight (I, O/groups, …)."""
+    return Meaning(OpKind.CONV_TRANSPOSE, _layer_inputs(call), _conv_traits(call, shapes, inputs_first=True))
+
+
+def _conv_traits(call: Call, shapes: Shapes, *, inputs_first: bool) -> LayerTraits:
+    """The channels stand before the spatial axes: axis 1, or 0 where the input has no batch axis."""
+    kernel = shapes[call.value("weight") or ""][2:]
+    axis = len(shapes[call.outputs[0]]) - len(kernel) - 1
+    is_pointwise = set(kernel) <= {1} and set(_numbers(call, "stride")) <= {1}
+    is_padded = call.arguments.get("padding") != "valid" and any(_numbers(call, "padding"))
+    if call.arguments.get("padding") == "same":
+        is_padded = not is_pointwise
+    reaches_all_alike = is_pointwise and not any(_numbers(call, "output_padding"))
+    return LayerTraits(
+        groups=int(str(call.arguments["groups"])),
+        inputs_first=inputs_first,
+        channel_axis=axis,
+        input_axis=axis,
+        takes_shift=not is_padded and (reaches_all_alike or not inputs_first),
+    )
+
+
+def _numbers(call: Call, name: str) -> tuple[int, ...]:
+    """An argument that is a list of integers; none where it is absent or a word."""
+    argument = call.arguments.get(name)
+    return tuple(argument) if isinstance(argument, list | tuple) else ()
+
+
+def _linear(call: Call, _shapes: Shapes) -> Meaning:
+    """linear: weight (O, I), the channels are the last axis."""
+    return Meaning(OpKind.LINEAR, _layer_inputs(call), LayerTraits(channel_axis=-1, input_axis=-1))
+
+
+def _layer_inputs(call: Call) -> tuple[str | None, ...]:
+    return (call.value("input"), call.value("weight"), call.value("bias"))
+
+
+def _batch_norm(call: Call, _shapes: Shapes) -> Meaning:
+    """batch_norm and its parts; without running statistics the batch's are used whatever ``training`` says."""
+    names = ("input", "weight", "bias", "running_mean", "running_var")
+    inputs = tuple(call.value(name) for name in names)
+    training = bool(call.arguments.get("training", False)) and inputs[3] is not None
+    return Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(float(str(call.arguments["eps"])), training))
+
+
+def _passes_through(call: Call, _shapes: Shapes) -> Meaning:
+    """The same elements in the same places."""
+    return Meaning(OpKind.LAYOUT, call.inputs)
+
+
+def _dropout(call: Call, _shapes: Shapes) -> Meaning:
+    """The dropouts, in place or not, which do nothing unless ``train``."""
+    return opaque(call) if call.arguments["train"] else Meaning(OpKind.LAYOUT, call.inputs)
+
+
+def _shape_only(call: Call, _shapes: Shapes) -> Meaning:
+    """New tensors of the same shape."""
+    return Meaning(OpKind.SHAPE, call.inputs)
+
+
+DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+
+ROWS: dict[str, Row] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
+    "linear": _linear,
+    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    **dict.fromkeys(("alias", "clone", "contiguous", "detach", "lift_fresh"), _passes_through),
+    **dict.fromkeys(DROPOUTS, _dropout),
+    **dict.fromkeys((f"{name}_" for name in DROPOUTS), _dropout),
+    **dict.fromkeys(("empty_like", "ones_like", "zeros_like", "new_empty", "new_ones", "new_zeros"), _shape_only),
+}
