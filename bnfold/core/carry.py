@@ -55,7 +55,11 @@ def _blocked(node: Node) -> Miss:
 
 
 def _moved(node: Node) -> Miss:
-    detail = f"{node.op} {node.label!r} mixes the channels, or its sizes are unknown"
+    return Miss(Reason.LAYOUT_MOVES_CHANNELS, node, f"{node.op} {node.label!r} mixes the channels")
+
+
+def _unknown(node: Node) -> Miss:
+    detail = f"sizes are unknown at {node.op} {node.label!r}: where the channels go cannot be told"
     return Miss(Reason.LAYOUT_MOVES_CHANNELS, node, detail)
 
 
@@ -79,7 +83,11 @@ def _laid_out(view: GraphView, node: Node, affine: Affine, here: str, there: str
         moved = layout.rearranged(affine, traits, upward=upward)
     elif isinstance(traits, Reshape):
         source, target = view.shape(here), view.shape(there)
-        moved = layout.reshaped(affine, source, target) if source is not None and target is not None else None
+        if source is None or target is None:
+            raise _unknown(node)
+        moved = layout.reshaped(affine, source, target)
+        if moved is None and not all(isinstance(size, int) for size in (*source[1:], *target[1:])):
+            raise _unknown(node)
     if moved is None:
         raise _moved(node)
     return moved
@@ -257,7 +265,7 @@ def _add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried
 def _rank(view: GraphView, value: str, node: Node) -> int:
     shape = view.shape(value)
     if shape is None:
-        raise _moved(node)
+        raise _unknown(node)
     return len(shape)
 
 
@@ -265,7 +273,7 @@ def _size(view: GraphView, value: str, axis: int, node: Node) -> int:
     shape = view.shape(value)
     size = shape[axis] if shape is not None and axis < len(shape) else None
     if not isinstance(size, int):
-        raise _moved(node)
+        raise _unknown(node)
     return size
 
 

@@ -15,6 +15,10 @@ from bnfold.runtime.session import Array, Feeds, TensorSpec
 if TYPE_CHECKING:
     import onnx
     from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+_TRAINING_MODE_FROM = 14
+"""From this opset on a batch norm says itself whether it trains."""
 
 
 def open_session(model: bytes | Path) -> ReferenceSession:
@@ -24,10 +28,36 @@ def open_session(model: bytes | Path) -> ReferenceSession:
 
     try:
         proto = onnx.load(model) if isinstance(model, Path) else onnx.load_model_from_string(model)
-        evaluator = ReferenceEvaluator(proto)
+        evaluator = ReferenceEvaluator(proto, new_ops=_corrections(proto))
     except Exception as error:
         raise _explained(error, "onnx.reference rejects the model") from error
     return ReferenceSession(evaluator, proto.graph)
+
+
+def _corrections(model: onnx.ModelProto) -> list[type[OpRun]]:
+    """Operators for which the evaluator must not be taken at its word.
+
+    Its batch norm normalises with the batch's own statistics up to opset 13 wherever ``momentum`` is not 1, which by
+    default it is not (onnx/reference/ops/op_batch_normalization.py); the standard does so only with further outputs.
+    """
+    from onnx.reference.op_run import OpRun
+
+    opset = max((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), default=1)
+    if opset >= _TRAINING_MODE_FROM:
+        return []
+
+    class BatchNormalization(OpRun):
+        op_domain = ""
+
+        def _run(  # the signature that the evaluator calls with inputs, then attributes by name
+            self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array, **attributes: float
+        ) -> tuple[Array]:
+            along = (1, -1, *[1] * (x.ndim - 2))
+            epsilon = attributes.get("epsilon") or 1e-5
+            normal = (x - mean.reshape(along)) / np.sqrt(variance.reshape(along) + epsilon)
+            return ((normal * scale.reshape(along) + bias.reshape(along)).astype(x.dtype),)
+
+    return [BatchNormalization]
 
 
 class ReferenceSession:

@@ -25,6 +25,12 @@ _DTYPES = {
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 _CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_BEYOND_IT = (
+    "Type 'tensor(bfloat16)' of input parameter",
+    "ValidateOpsetForDomain",
+    "Unsupported model IR version",
+)
+"""What onnxruntime says of models that the standard's own evaluator may still run."""
 _SILENT = 4  # log only what is fatal: onnxruntime's native log goes to the process's own stderr
 
 
@@ -106,7 +112,7 @@ def _refuse_bfloat16(*specs: TensorSpec) -> None:
 
 
 def _explained(error: Exception, what: str) -> InputError:
-    """The error in one line; a missing kernel as NoKernelError.
+    """The error in one line; a missing kernel, and a version that is newer than the runtime, as NoKernelError.
 
     Before opset 22 the standard has no Conv in bfloat16, and onnxruntime calls the graph invalid; exporters write such
     graphs all the same, so that this too is a missing kernel.
@@ -115,6 +121,6 @@ def _explained(error: Exception, what: str) -> InputError:
 
     message = str(error)
     cause = _CODES.sub("", " ".join(message.split())) or type(error).__name__
-    no_bfloat16 = "Type 'tensor(bfloat16)' of input parameter" in message
-    kind = NoKernelError if isinstance(error, MissingKernel) or no_bfloat16 else InputError
+    is_beyond_it = any(sign in message for sign in _BEYOND_IT)
+    kind = NoKernelError if isinstance(error, MissingKernel) or is_beyond_it else InputError
     return kind(f"{what}: {cause}")

@@ -640,3 +640,21 @@ def test_a_dense_network_names_the_activation_and_the_readers() -> None:
         assert keep.reason.slug == "fan-out"
         assert readers in keep.detail
         assert "Relu" in keep.detail
+
+
+def test_resizing_by_constant_scales_needs_no_shapes() -> None:
+    body = f"""c = Conv(x, w, k) one = Constant<value_floats = [1.0, 1.0]>() two = Constant<value_floats = [2.0, 2.0]>()
+        s = Concat<axis = 0>(one, two) r = Resize<mode = "linear">(c, , s) y = {bn("r")}"""
+    proto = model(body, CONV, x="float[N,3,H,W] x")
+    result, found = folded(proto)
+    assert found == {"y": "c"}
+    assert_same_network(proto, result)
+
+
+def test_a_reshape_of_unknown_sizes_says_so() -> None:
+    body = f"c = Conv(x, w, k) f = Flatten(c) y = {bn('f')}"
+    proto = model(
+        body, {"w": weight(4, 3, 3, 3), **parameters(64)} | {"k": weight(4)}, x="float[N,3,H,W] x", y="float[N,64] y"
+    )
+    (keep,) = fold(proto).plan.keeps
+    assert "sizes are unknown at Flatten" in keep.detail

@@ -125,3 +125,13 @@ def test_reading_only_the_type_of_a_value_is_no_reader() -> None:
     result, found = folded(proto)
     assert found == {"y": "c"}
     assert_same_network(proto, result)
+
+
+def test_weight_norm_is_computed_from_constants() -> None:
+    body = f"n = ReduceL2<keepdims = 1>(d, axes) q = Div(d, n) w = Mul(q, e) {CONV}"
+    tensors = parameters(4) | {"d": weight(4, 3, 3, 3), "e": weight(4, 1, 1, 1), "k": weight(4)}
+    proto = model(body, tensors | {"axes": np.array([1, 2, 3])})
+    result, found = folded(proto)
+    assert found == {"y": "c"}
+    assert [node.op_type for node in result.graph.node] == ["Conv"]
+    assert_same_network(proto, result)

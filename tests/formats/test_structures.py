@@ -32,14 +32,11 @@ EXPECTED = {
 """By structure, whichever exporter wrote the model."""
 
 BY_EXPORTER = {
-    ("U-Net with ConvTranspose and interpolation", "TorchScript"): Tally(
-        {"absorb-above": 3, "absorb-below": 1}, {"no-linear-layer": 1}
-    ),
     ("tokens transposed, or flattened, for the batch norm", "TorchScript"): Tally(
         {"absorb-above": 1, "absorb-below": 1}, {"layout-moves-channels": 1}
     ),
 }
-"""Where an exporter writes sizes in a way that is not followed: Resize by joined constants, view(batch·tokens, −1)."""
+"""Where an exporter writes sizes in a way that is not followed: view(batch·tokens, −1)."""
 
 MODELS = [
     pytest.param(structure, exporter, id=f"{structure.name}, {exporter}")

@@ -17,9 +17,10 @@ COMPUTABLE = frozenset(
         *("Identity", "Cast", "CastLike", "Shape", "ConstantOfShape", "Expand"),
         *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Slice", "Gather"),
         *("Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow"),
+        *("Abs", "Exp", "Max", "ReduceL2", "ReduceMean", "ReduceSum"),
     )
 )
-"""The operators that are followed: those with which exporters write weights, biases and √(var+ε)."""
+"""The operators that are followed: exporters write weights, weight norm, biases and √(var+ε) with them."""
 
 LIMIT_ELEMENTS = 1 << 28
 """A computed constant may not have more elements: a small file could ask for any amount of memory."""
@@ -53,7 +54,7 @@ def _elements(node: NodeProto, inputs: Sequence[Array | None]) -> int:
             return math.prod(int(size) for size in given[0])
         if node.op_type == "Expand":
             return math.prod(np.broadcast_shapes(given[0].shape, tuple(int(size) for size in given[1])))
-        if node.op_type in {"Add", "Sub", "Mul", "Div", "Pow"}:
+        if node.op_type in {"Add", "Sub", "Mul", "Div", "Pow", "Max"}:
             return math.prod(np.broadcast_shapes(*(values.shape for values in given)))
     except (ValueError, IndexError):  # shapes that do not go together: computing will say so
         return 0

@@ -110,11 +110,18 @@ def resize(op: Operator) -> Meaning:
     attributes = op.attributes
     mode = attributes.get("mode", "nearest")
     extrapolates = attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    before, after = op.shape(), op.shape_of(op.outputs[0])
-    if mode not in {"nearest", "linear"} or extrapolates or before is None or after is None:
+    if mode not in {"nearest", "linear"} or extrapolates or not _keeps_channels(op):
         return opaque(op)
-    keeps_channels = before[:1] == after[:1] and before[1:2] == after[1:2] and isinstance(before[1], int)
-    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False)) if keeps_channels else opaque(op)
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False))
+
+
+def _keeps_channels(op: Operator) -> bool:
+    """Whether axis 1 is not resized: by the shapes, or by scales that are constant."""
+    before, after = op.shape(), op.shape_of(op.outputs[0])
+    if before is not None and after is not None and isinstance(before[1], int) and before[1] == after[1]:
+        return True
+    scales = op.constant(len(op.inputs) - 1)
+    return scales is not None and scales.dtype == "float32" and scales.load()[1:2].tolist() == [1.0]
 
 
 def pad(op: Operator) -> Meaning:
