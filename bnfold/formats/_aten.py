@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -32,6 +33,8 @@ class Call:
     arguments: Mapping[str, object]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    written: frozenset[str] = frozenset()
+    """Those of the outputs that are written in place."""
     is_observation: bool = False
     """Whether this is no ATen call, but something that the recorder noticed between the calls."""
 
@@ -69,12 +72,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.storages: dict[str, int] = {}
+        """By value id, a number that values share exactly where they share memory."""
         self.module = ""
         """The path of the module that is running; kept by the caller's hooks."""
         self._tracked: dict[int, _Tracked] = {}
         self._versions: dict[int, int] = {}
         self._writers: dict[int, str] = {}
         self._names = 0
+        self._known_storages: dict[int, StorageWeakRef] = {}
         for name, tensor in stored.items():
             self._track(tensor, name)
 
@@ -89,8 +95,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         result = func(*args, **kwargs)
         schema = func._schema  # noqa: SLF001 - where torch keeps names, defaults and what is written
         written = [bound[argument.name] for argument in schema.arguments if argument.is_write]
-        outputs = self._outputs(written, result)
-        self.calls.append(Call(schema.name.removeprefix("aten::"), self.module, arguments, inputs, outputs))
+        outputs, changed = self._outputs(written, result)
+        self.calls.append(Call(schema.name.removeprefix("aten::"), self.module, arguments, inputs, outputs, changed))
         return result
 
     def id_of(self, tensor: torch.Tensor) -> str:
@@ -98,7 +104,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         tracked = self._tracked.get(id(tensor))
         if tracked is None or tracked.tensor() is not tensor:
             return self._track(tensor)
-        storage = _storage(tensor)
+        storage = self._storage(tensor)
         if (tracked.storage, tracked.version) == (storage, self._versions.get(storage, 0)):
             return tracked.id
         fresh = self._track(tensor)
@@ -122,26 +128,39 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         held = [tracked.tensor() for tracked in self._tracked.values() if tracked.id.startswith(COMPUTED)]
         return [tensor for tensor in held if tensor is not None and self.id_of(tensor) not in besides]
 
-    def _outputs(self, written: Iterable[object], result: object) -> tuple[str, ...]:
-        """New ids for all that a call wrote or returned."""
+    def _outputs(self, written: Iterable[object], result: object) -> tuple[tuple[str, ...], frozenset[str]]:
+        """New ids for all that a call wrote or returned, and those of what it wrote."""
         changed = list(_tensors(written))
         for tensor in changed:
-            self._versions[_storage(tensor)] = self._versions.get(_storage(tensor), 0) + 1
+            storage = self._storage(tensor)
+            self._versions[storage] = self._versions.get(storage, 0) + 1
         produced = {id(tensor): tensor for tensor in (*_tensors([result]), *changed)}
         outputs = tuple(self._track(tensor) for tensor in produced.values())
         for tensor in changed:
-            self._writers[_storage(tensor)] = self._tracked[id(tensor)].id
-        return outputs
+            self._writers[self._storage(tensor)] = self._tracked[id(tensor)].id
+        return outputs, frozenset(self._tracked[id(tensor)].id for tensor in changed)
 
     def _track(self, tensor: torch.Tensor, name: str = "") -> str:
         """Give ``tensor`` a new id from now on."""
         if not name:
             self._names += 1
             name = f"{COMPUTED}{self._names}"
-        storage = _storage(tensor)
+        storage = self._storage(tensor)
         self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, storage, self._versions.get(storage, 0))
-        self.shapes[name] = tuple(tensor.shape)
+        self.shapes[name], self.storages[name] = tuple(tensor.shape), storage
         return name
+
+    def _storage(self, tensor: torch.Tensor) -> int:
+        """A number that tensors share exactly where they share memory; those without memory are on their own."""
+        try:
+            storage = tensor.untyped_storage()
+        except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
+            return id(tensor)
+        number = int(storage._cdata)  # noqa: SLF001 - the one identity a storage has
+        if number not in self._known_storages:
+            # Lets the memory go, but not the number, which no later storage can have then.
+            self._known_storages[number] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]  # torch has no types here
+        return number
 
     def _referenced(self, value: object) -> object:
         """``value`` with every tensor in it replaced by its reference: a record must keep no tensor alive."""
@@ -159,11 +178,3 @@ def _bind(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
 def _tensors(values: Iterable[object]) -> Iterable[torch.Tensor]:
     """Every tensor in nested containers."""
     return (leaf for value in values for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor))
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    """A number that tensors share exactly where they share memory; those without memory are on their own."""
-    try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
-    except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
-        return id(tensor)

@@ -99,12 +99,17 @@ class _Translation:
             for value in set(call.inputs):
                 self.users[value].append(call)
         self.seen_batch_norms: set[str] = set()
+        made = {value for call in recorder.calls for value in call.outputs}
+        self.lasting = {
+            recorder.storages[value] for value in recorder.storages if value in outputs or value not in made
+        }
+        """The memory of what is there after the run, or was before it."""
         self.derived = {names[0] for names, _ in stored}
         """The values that are computed from stored tensors alone."""
 
     def add_calls(self) -> None:
         """Every call becomes a node; a batch norm that ran before, or that normalises a weight, is none of ours."""
-        for call in self.recorder.calls:
+        for position, call in enumerate(self.recorder.calls):
             meaning = _meaning_of(call, self.recorder.shapes)
             if call.inputs and self.derived.issuperset(call.inputs):
                 self.derived.update(call.outputs)
@@ -113,6 +118,8 @@ class _Translation:
             if meaning.kind is OpKind.BATCH_NORM:
                 meaning = self.once(call, meaning, owner)
             lock = self.lock(call, meaning, owner)
+            if meaning.kind is OpKind.BATCH_NORM and lock is None and self.is_entangled(position):
+                lock = Lock(Reason.FAN_OUT, "its input or output is written in place while the other is still needed")
             label = owner or call.module or call.op
             index = len(self.nodes)
             self.owners[index] = owner
@@ -152,6 +159,21 @@ class _Translation:
         if meaning.kind is OpKind.BATCH_NORM and (use := self.foreign_use(meaning)):
             return Lock(Reason.HOOKED, use)
         return self.locks.get(owner)
+
+    def is_entangled(self, position: int) -> bool:
+        """Whether a write would show where it must not, if a batch norm's output were the memory of its input.
+
+        As it is where the batch norm becomes an Identity.
+        """
+        memory, call = self.recorder.storages, self.recorder.calls[position]
+        before, after = memory[call.value("input") or ""], memory[call.outputs[0]]
+        written: set[int] = set()
+        for later in self.recorder.calls[position + 1 :]:
+            read = {memory[value] for value in later.inputs}
+            if (before in written and after in read) or (after in written and before in read):
+                return True
+            written.update(memory[value] for value in later.written)
+        return (before in written and after in self.lasting) or (after in written and before in self.lasting)
 
     def foreign_use(self, meaning: Meaning) -> str:
         """What besides batch norms reads the tensors of a batch norm, which would be gone; empty where nothing does."""

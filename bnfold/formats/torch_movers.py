@@ -24,6 +24,8 @@ from bnfold.formats.torch_operators import Meaning, Row, Shapes, opaque
 
 def _reshape(call: Call, _shapes: Shapes) -> Meaning:
     """view, reshape, flatten, squeeze, … : row-major; what goes where follows from the two shapes."""
+    if "dtype" in call.arguments:  # view(dtype) reads the same bits as other numbers
+        return opaque(call)
     return Meaning(OpKind.LAYOUT, call.inputs[:1], Reshape())
 
 

@@ -130,6 +130,48 @@ def test_kept(wire: Wire, slug: str) -> None:
     assert verdict_of(wire) == {"bn": slug}
 
 
+def bits_and_back(net: Any, x: torch.Tensor) -> torch.Tensor:
+    return net.bn(net.conv(x).view(torch.int32).view(torch.float32))  # type: ignore[no-any-return]
+
+
+def test_a_view_as_another_dtype_is_no_reshape() -> None:
+    assert verdict_of(bits_and_back) == {"bn": "no-linear-layer"}
+
+
+def input_written(net: Any, x: torch.Tensor) -> torch.Tensor:
+    u = torch.relu(x)
+    z = net.bn(u)
+    u.clamp_(max=1e6)
+    return net.conv(z)  # type: ignore[no-any-return]
+
+
+def input_still_needed(net: Any, x: torch.Tensor) -> torch.Tensor:
+    u = torch.relu(x)
+    return net.bn(u).clamp_(max=1e6) + u  # type: ignore[no-any-return]
+
+
+def output_left_alone(net: Any, x: torch.Tensor) -> torch.Tensor:
+    u = torch.relu(x)
+    return net.conv(net.bn(u)) + net.conv2(u)  # type: ignore[no-any-return]
+
+
+def test_an_input_that_is_written_before_the_output_is_read_must_not_become_the_output() -> None:
+    """An Identity returns its input itself; a clamp that the example never reaches would show in both."""
+    assert verdicts(judged_fold(Wired(input_written, conv=nn.Conv2d(3, 4, 3)), IMAGE).plan) == {"bn": "fan-out"}
+
+
+def test_an_output_that_is_written_before_the_input_is_read_must_not_become_the_input() -> None:
+    net: Any = Wired(input_still_needed, bn=nn.BatchNorm2d(3, eps=0.0))
+    net.bn.reset_parameters()  # changes nothing, so that it could go without any neighbour
+    assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "fan-out"}
+
+
+def test_memory_that_nobody_writes_to_may_become_one() -> None:
+    net: Any = Wired(output_left_alone, conv=nn.Conv2d(3, 4, 3))
+    net.conv2 = nn.Conv2d(3, 4, 3)
+    assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "conv"}
+
+
 class Clamped(nn.BatchNorm2d):
     """A batch norm with a clamp around it that no example input reaches."""
 
