@@ -23,7 +23,10 @@ from bnfold.formats.torch_operators import Meaning, Row, Shapes, opaque
 
 
 def _reshape(call: Call, _shapes: Shapes) -> Meaning:
-    """view, reshape, flatten, squeeze, … : row-major; what goes where follows from the two shapes."""
+    """view, reshape, flatten, squeeze, … : row-major; what goes where follows from the two shapes.
+
+    Of the tensor that view_as and reshape_as are given they read the shape alone.
+    """
     if "dtype" in call.arguments:  # view(dtype) reads the same bits as other numbers
         return opaque(call)
     return Meaning(OpKind.LAYOUT, call.inputs[:1], Reshape())
@@ -178,6 +181,7 @@ RESHAPES = (
     "squeeze",
     "unsqueeze",
     "view_as",
+    "reshape_as",
 )
 RESIZES = ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 LINEAR_RESIZES = ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")

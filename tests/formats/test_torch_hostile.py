@@ -166,6 +166,18 @@ def test_an_output_that_is_written_before_the_input_is_read_must_not_become_the_
     assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "fan-out"}
 
 
+def test_two_batch_norms_in_a_row_would_become_one_memory_too() -> None:
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        u = torch.relu(x)
+        z = net.bn2(net.bn(u))
+        u.clamp_(max=1e6)
+        return net.conv(z)  # type: ignore[no-any-return]
+
+    net: Any = Wired(wire, conv=nn.Conv2d(3, 4, 3))
+    net.bn2 = nn.BatchNorm2d(3)
+    assert verdicts(judged_fold(shaken(net), IMAGE).plan) == {"bn": "fan-out", "bn2": "fan-out"}
+
+
 def test_memory_that_nobody_writes_to_may_become_one() -> None:
     net: Any = Wired(output_left_alone, conv=nn.Conv2d(3, 4, 3))
     net.conv2 = nn.Conv2d(3, 4, 3)
