@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bnfold.core.graph import Node, ScaleShiftTraits
+from bnfold.core.graph import Node
+from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Fold, Keep, Plan, Verdict
 from bnfold.records import BatchNormRecord, Form, ReasonRecord
 

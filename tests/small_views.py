@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.core.graph import BatchNormTraits, Constant, GraphView, LayerTraits, Node, OpKind, Value
+from bnfold.core.graph import Constant, GraphView, Node, OpKind, Value
+from bnfold.core.traits import BatchNormTraits, LayerTraits
 
 CHANNELS = 3
 KINDS = {

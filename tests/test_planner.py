@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_views import constant, locked, view
 
-from bnfold.core.graph import BatchNormTraits, GraphView, LayerTraits, Lock, Value
+from bnfold.core.graph import GraphView, Lock, Value
 from bnfold.core.reason import Reason
+from bnfold.core.traits import BatchNormTraits, LayerTraits
 from bnfold.core.verdict import Fold, Keep
 from bnfold.planner import plan
 

@@ -12,20 +12,9 @@ import numpy as np
 
 from bnfold.core import layout
 from bnfold.core.affine import Affine
-from bnfold.core.graph import (
-    ChannelMap,
-    ConcatTraits,
-    Cut,
-    GraphView,
-    Node,
-    OpKind,
-    PadTraits,
-    Permute,
-    PoolTraits,
-    Reshape,
-    SliceTraits,
-)
+from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
 
 Carried = list[tuple[str, Affine]]
 """Values, and the affine that each must take."""

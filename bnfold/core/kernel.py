@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import Constant, GraphView, LayerTraits, Node
+from bnfold.core.graph import Constant, GraphView, Node
 from bnfold.core.rounding import LARGEST, F64Array, rounded
+from bnfold.core.traits import LayerTraits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import ChannelMap, Permute, Shape
+from bnfold.core.graph import Shape
+from bnfold.core.traits import ChannelMap, Permute
 
 Group = tuple[tuple[int, ...], tuple[int, ...]]
 """Axes of two shapes that hold the same elements in the same order."""

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import Arithmetic, GraphView, Node, ScaleShiftTraits
+from bnfold.core.graph import GraphView, Node
 from bnfold.core.kernel import Side, Step
 from bnfold.core.rounding import F64Array, rounded
+from bnfold.core.traits import Arithmetic, ScaleShiftTraits
 
 
 def swallowed(affine: Affine, steps: Iterable[Step]) -> Affine:

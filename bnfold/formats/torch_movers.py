@@ -7,17 +7,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from bnfold.core.graph import (
-    ChannelMap,
-    ConcatTraits,
-    Cut,
-    OpKind,
-    PadTraits,
-    Permute,
-    PoolTraits,
-    Reshape,
-    SliceTraits,
-)
+from bnfold.core.graph import OpKind
+from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
 from bnfold.formats._aten import Call
 from bnfold.formats.torch_operators import Meaning, Row, Shapes, opaque
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bnfold.core.graph import BatchNormTraits, LayerTraits, OpKind, Traits
+from bnfold.core.graph import OpKind
+from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits
 from bnfold.formats._aten import Call
 
 

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine, from_statistics
-from bnfold.core.graph import BatchNormTraits, GraphView, Node, ScaleShiftTraits
+from bnfold.core.graph import GraphView, Node
 from bnfold.core.pointwise import run_affine, swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import F64Array
+from bnfold.core.traits import BatchNormTraits, ScaleShiftTraits
 from bnfold.core.verdict import channel_list
 
 

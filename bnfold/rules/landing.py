@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, LayerTraits, Node, OpKind, ScaleShiftTraits
+from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.kernel import Side, Step, fits, input_channels, layer_constants, output_channels
 from bnfold.core.pointwise import swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
+from bnfold.core.traits import LayerTraits, ScaleShiftTraits
 from bnfold.core.verdict import Edit
 from bnfold.rules.batch_norm import affine_of
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node, OpKind, ScaleShiftTraits
+from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Fold
 from bnfold.rules.landing import swallow_run_inputs
 from bnfold.rules.pulling import pull_up

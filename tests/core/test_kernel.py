@@ -20,9 +20,9 @@ from small_views import constant, view
 from torch.nn import functional
 
 from bnfold.core.affine import Affine, from_statistics
-from bnfold.core.graph import LayerTraits
 from bnfold.core.kernel import Kernel, Side, Step, fits, output_channels
 from bnfold.core.rounding import LARGEST
+from bnfold.core.traits import LayerTraits
 from bnfold.core.verdict import Edit
 
 EPSILON = 1e-5

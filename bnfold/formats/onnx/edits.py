@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, helper
 
-from bnfold.core.graph import Constant, GraphView, OpKind, ScaleShiftTraits
+from bnfold.core.graph import Constant, GraphView, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
 from bnfold.core.pointwise import run_affine, scale_and_shift, swallowed
 from bnfold.core.rounding import rounded
+from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Edit, Fold, Plan
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnfold.core.graph import (
-    ChannelMap,
-    ConcatTraits,
-    Constant,
-    Cut,
-    OpKind,
-    PadTraits,
-    Permute,
-    PoolTraits,
-    Reshape,
-    SliceTraits,
-)
+from bnfold.core.graph import Constant, OpKind
+from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
 from bnfold.formats.onnx.operators import IS_TEST_UNTIL, Meaning, Operator, Row, opaque
 
 DROPOUT_TRAINING_SLOT = 2

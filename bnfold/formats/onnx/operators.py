@@ -13,8 +13,9 @@ from typing import Any
 
 from onnx import NodeProto, helper
 
-from bnfold.core.graph import BatchNormTraits, Constant, LayerTraits, Lock, OpKind, Shape, Traits, Value
+from bnfold.core.graph import Constant, Lock, OpKind, Shape, Value
 from bnfold.core.reason import Reason
+from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits
 from bnfold.formats.onnx.shapes import TensorType
 
 IS_TEST_UNTIL = 6

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from onnx import NodeProto
 
-from bnfold.core.graph import Arithmetic, ScaleShiftStep, Shape, Value
+from bnfold.core.graph import Shape, Value
+from bnfold.core.traits import Arithmetic, ScaleShiftStep
 
 _WITH_CONSTANT_SECOND = {
     "Add": Arithmetic.ADD,

@@ -10,18 +10,9 @@ from functools import cache
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
-from bnfold.core.graph import (
-    Arithmetic,
-    Constant,
-    GraphView,
-    Lock,
-    Node,
-    OpKind,
-    ScaleShiftStep,
-    ScaleShiftTraits,
-    Shape,
-)
+from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape
 from bnfold.core.reason import Reason
+from bnfold.core.traits import Arithmetic, ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx import movers, operators
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.operators import Meaning, Operator, opaque
