@@ -1,0 +1,224 @@
+"""Batch norms and layers of every kind that PyTorch has, and numbers at the edges: refusals first."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import prune
+from torch_modules import assert_close, judged_fold, run, shaken, verdicts
+
+from bnfold import fold
+from bnfold.core.verdict import Fold
+
+IMAGE = torch.randn(2, 3, 7, 7, generator=torch.Generator().manual_seed(3))
+
+
+def net(conv: nn.Module | None = None, bn: nn.Module | None = None) -> Any:
+    """Conv, batch norm, ReLU."""
+    torch.manual_seed(31)
+    module = nn.Sequential()
+    module.add_module("conv", conv or nn.Conv2d(3, 4, 3))
+    module.add_module("bn", bn or nn.BatchNorm2d(4))
+    module.add_module("relu", nn.ReLU())
+    return shaken(module)
+
+
+class Training(nn.BatchNorm2d):
+    """A batch norm that uses the batch's statistics whatever its mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=True)
+
+
+class Frozen(nn.Module):
+    """torchvision's FrozenBatchNorm2d: buffers, and arithmetic instead of the operator."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(features) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias, mean, variance = (buffer.view(1, -1, 1, 1) for buffer in self.buffers())
+        scale = weight * (variance + 1e-5).rsqrt()
+        return x * scale + (bias - mean * scale)
+
+
+class FrozenByOperator(Frozen):
+    """The same by F.batch_norm."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias, mean, variance = self.buffers()
+        return functional.batch_norm(x, mean, variance, weight, bias)
+
+
+def pruned(*, for_good: bool) -> nn.Module:
+    conv = nn.Conv2d(3, 4, 3)
+    prune.l1_unstructured(conv, "weight", 0.5)  # type: ignore[no-untyped-call]
+    if for_good:
+        prune.remove(conv, "weight")  # type: ignore[no-untyped-call]
+    return conv
+
+
+def with_parameter(name: str, value: float) -> Any:
+    module = net()
+    with torch.no_grad():
+        getattr(module.bn, name)[1] = value
+    return module
+
+
+def beyond_half() -> nn.Module:
+    """Every number fits float16; their product does not."""
+    module = with_parameter("weight", 3e4)
+    module.bn.running_var[1] = 1e-4
+    return module.half()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("make", "slug"),
+    [
+        pytest.param(lambda: net(bn=Training(4)), "training-mode", id="F.batch_norm(training=True)"),
+        pytest.param(lambda: net(bn=FrozenByOperator(4)), "hooked", id="frozen, by the operator"),
+        pytest.param(lambda: net(conv=pruned(for_good=False)), "weight-not-constant", id="pruning"),
+        pytest.param(lambda: with_parameter("running_mean", float("nan")), "non-finite-parameters", id="NaN in μ"),
+        pytest.param(lambda: with_parameter("weight", float("inf")), "non-finite-parameters", id="Inf in γ"),
+        pytest.param(lambda: with_parameter("running_var", -2e-5), "non-finite-parameters", id="σ² + ε below zero"),
+        pytest.param(beyond_half, "dtype-overflow", id="beyond float16"),
+    ],
+)
+def test_kept(make: Callable[[], nn.Module], slug: str) -> None:
+    module = make()
+    x = IMAGE.to(next(module.parameters()).dtype)
+    result = fold(module, x)
+    assert list(verdicts(result.plan).values()) == [slug]
+    assert torch.equal(run(result.model, x).nan_to_num(), run(module, x).nan_to_num())
+
+
+def test_a_frozen_batch_norm_of_arithmetic_is_not_counted_and_stays_right() -> None:
+    result = judged_fold(net(bn=Frozen(4)), IMAGE)
+    assert len(result.plan) == 0
+
+
+def quantised() -> nn.Module:
+    module = shaken(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the quantiser is deprecated, and what older checkpoints hold
+        result: nn.Module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear})  # type: ignore[no-untyped-call]
+    return result
+
+
+def test_a_quantised_layer_is_no_layer_of_ours() -> None:
+    module, x = quantised(), torch.randn(4, 6)
+    result = fold(module, x)
+    assert verdicts(result.plan) == {"1": "no-linear-layer"}
+    assert torch.equal(run(result.model, x), run(module, x))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weight", 0.0), ("weight", -2.0), ("running_var", 0.0), ("running_var", 1e-14), ("running_mean", 1e4)],
+)
+def test_odd_numbers_are_legal(name: str, value: float) -> None:
+    assert verdicts(judged_fold(with_parameter(name, value), IMAGE).plan) == {"bn": "conv"}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 0.8])
+def test_every_epsilon_is_taken_as_it_is(epsilon: float) -> None:
+    assert verdicts(judged_fold(net(bn=nn.BatchNorm2d(4, eps=epsilon)), IMAGE).plan) == {"bn": "conv"}
+
+
+def test_a_scale_far_from_one_folds_with_a_warning() -> None:
+    result = fold(with_parameter("weight", 1e6), IMAGE)
+    (verdict,) = result.plan
+    assert isinstance(verdict, Fold)
+    assert any("channel 1" in warning for warning in verdict.warnings)
+
+
+def test_a_nan_in_a_weight_stays_in_its_channel() -> None:
+    module = net()
+    with torch.no_grad():
+        module.conv.weight[2] = float("nan")
+    folded = fold(module, IMAGE).model
+    assert folded.conv.weight.isnan().flatten(1).any(1).tolist() == [False, False, True, False]
+    assert not folded.conv.bias.isnan().any()
+
+
+def test_pruning_that_was_made_permanent_is_a_weight_like_any_other() -> None:
+    assert verdicts(judged_fold(net(conv=pruned(for_good=True)), IMAGE).plan) == {"bn": "conv"}
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
+def test_the_padding_mode_stays(mode: str) -> None:
+    conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)  # type: ignore[arg-type]
+    result = judged_fold(net(conv=conv), IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert result.model.conv.padding_mode == mode
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_narrow_layer_with_a_wide_batch_norm_stays_narrow(dtype: torch.dtype) -> None:
+    module = net()
+    module.conv.to(dtype)
+    result = judged_fold(module, IMAGE.to(dtype))
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert {tensor.dtype for tensor in result.model.state_dict().values()} == {dtype}
+
+
+class Backwards(nn.Module):
+    """Declared last to first, run first to last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn2, self.conv2 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)
+        self.bn1, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))  # type: ignore[no-any-return]
+
+
+def test_the_order_of_running_counts_and_not_that_of_declaring() -> None:
+    result = judged_fold(shaken(Backwards()), IMAGE)
+    assert list(verdicts(result.plan).items()) == [("bn1", "conv1"), ("bn2", "conv2")]
+
+
+class LyingNames(nn.Module):
+    """A ReLU stands between what the names say belongs together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv1_bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv1_bn(torch.relu(self.conv1(x)))  # type: ignore[no-any-return]
+
+
+def test_names_lie_and_the_run_decides() -> None:
+    assert verdicts(judged_fold(shaken(LyingNames()), IMAGE).plan) == {"conv1_bn": "no-linear-layer"}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_module_in_training_mode_folds_as_it_infers(trained: bool) -> None:  # noqa: FBT001 - a table's column
+    module = net().train(trained)
+    module.bn.momentum = None  # a cumulative average
+    result = fold(module, IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert_close(run(result.model, IMAGE), run(module, IMAGE))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_batch_norms_of_every_rank(rank: int) -> None:
+    convs, bns = (nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    module = shaken(nn.Sequential(convs[rank - 1](3, 4, 2), bns[rank - 1](4)))
+    assert verdicts(judged_fold(module, torch.randn(2, 3, *[4] * rank)).plan) == {"1": "0"}
+
+
+def test_a_conv_without_a_batch_axis_has_its_channels_in_front() -> None:
+    """(C, L) read as (N, C): the sizes are equal, the axes are not."""
+    module = shaken(nn.Sequential(nn.Conv1d(3, 4, 1), nn.BatchNorm1d(4)))
+    assert verdicts(judged_fold(module, torch.randn(3, 4)).plan) == {"1": "channel-mismatch"}
