@@ -26,7 +26,7 @@ from torch import nn
 
 import bnfold
 from bnfold.check.bench import Candidate, Effort, bench
-from bnfold.check.statistics import paired_ratio
+from bnfold.check.statistics import Ratio, paired_ratio
 from bnfold.runtime import ort, torch_eager
 from bnfold.runtime.session import Session
 
@@ -130,8 +130,15 @@ def row(name: str, runtime: str, batch: int, times_ms: Sequence[Sequence[float]]
         f"{gain.median:.3f}",
         f"{ratio.median:.3f}",
         f"{ratio.low:.3f} to {ratio.high:.3f}",
-        "yes" if ratio.median <= LIMIT else "no",
+        verdict(ratio),
     )
+
+
+def verdict(ratio: Ratio) -> str:
+    """Whether the ratio keeps the limit; ``noise`` where its interval leaves both open and the median does not."""
+    if ratio.median <= LIMIT:
+        return "yes"
+    return "no" if ratio.low > LIMIT else "noise"
 
 
 def main() -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from latency import RUNTIMES, Forms, forms, measure, require_agreement
+from latency import RUNTIMES, Forms, forms, measure, require_agreement, verdict
 from networks import copy_layers, resnet, tinycnn
 from torch import nn
 
 import bnfold
 from bnfold.check.bench import Effort
+from bnfold.check.statistics import Ratio
 
 SMALL = ((1, 1), 4)
 
@@ -29,6 +30,20 @@ def test_another_network_is_not_timed() -> None:
     network = Forms("small", example, (original, by_hand, by_hand), ())
     with pytest.raises(SystemExit, match="small in PyTorch eager: outputs differ"):
         require_agreement(network, network.sessions("PyTorch eager"))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"),
+    [
+        (Ratio(1.03, 1.021, 1.04), "no"),
+        (Ratio(1.03, 1.01, 1.05), "noise"),
+        (Ratio(1.01, 0.99, 1.05), "yes"),
+        (Ratio(0.9, 0.8, 0.95), "yes"),
+    ],
+    ids=["above the limit", "around the limit", "below in the middle", "faster"],
+)
+def test_what_a_ratio_says_about_the_limit(ratio: Ratio, expected: str) -> None:
+    assert verdict(ratio) == expected
 
 
 @pytest.mark.parametrize(
