@@ -105,7 +105,8 @@ def wrap_model(
 
         return TorchModel(model, inputs, share=share)
     raise UsageError(
-        f"a {type(model).__name__} is no model", remedy="give an nn.Module, an onnx.ModelProto or the path of a file"
+        f"an object of type {type(model).__name__} is no model",
+        remedy="give an nn.Module, an onnx.ModelProto or the path of a file",
     )
 
 
