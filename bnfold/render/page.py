@@ -84,6 +84,8 @@ def is_live(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool
 
 def laid_out(blocks: Sequence[Block], page: Page) -> str:
     """The blocks below each other; without colours there is no control code in it and no blank at a line's end."""
+    if page.width is None and not page.colours:
+        return _for_a_file(blocks)
     console = _console(page)
     for block in blocks:
         if isinstance(block, Table):
@@ -92,6 +94,26 @@ def laid_out(blocks: Sequence[Block], page: Page) -> str:
             console.print(_text(block), soft_wrap=page.width is None)
     drawn = console.file.getvalue() if isinstance(console.file, StringIO) else ""
     return drawn if page.colours else "".join(f"{line.rstrip()}\n" for line in drawn.split("\n")[:-1])
+
+
+def _for_a_file(blocks: Sequence[Block]) -> str:
+    """The same without rich: nothing is cut or coloured, and importing it is 25 ms of a small model's 400."""
+    lines = [line for block in blocks for line in (_rows(block) if isinstance(block, Table) else [_plain(block)])]
+    return "".join(f"{line.rstrip()}\n" for text in lines for line in text.split("\n"))
+
+
+def _rows(table: Table) -> list[str]:
+    """The title line and the rows, in columns as wide as their widest cell on the screen."""
+    from rich.cells import cell_len
+
+    rows = [tuple(column.title for column in table.columns), *(tuple(map(_plain, row)) for row in table.rows)]
+    lines = [[""] * len(table.columns) for _ in rows]
+    for index, column in enumerate(table.columns):
+        width = max(cell_len(row[index]) for row in rows)
+        for line, row in zip(lines, rows, strict=True):
+            blanks = " " * (width - cell_len(row[index]))
+            line[index] = blanks + row[index] if column.justify == "right" else row[index] + blanks
+    return [(" " * _GAP).join(line) for line in lines]
 
 
 def _console(page: Page) -> Console:

@@ -128,3 +128,9 @@ def test_lines_are_redrawn_on_a_capable_terminal_only() -> None:
     assert is_live(Terminal(), {"TERM": "xterm"})
     assert not is_live(Terminal(), {"TERM": "dumb"})
     assert not is_live(io.StringIO(), {})
+
+
+def test_a_file_gets_what_a_terminal_of_any_width_would() -> None:
+    wide = Table(TABLE.columns, [*TABLE.rows, ("卷积/bn1", Styled("kept", "bold"), "12.5", ""), ("", "", "", "")])
+    blocks = ["a heading", "", wide, Table(TABLE.columns, []), Styled("two\nlines, and [markup]", "bold"), ""]
+    assert laid_out(blocks, Page()) == laid_out(blocks, Page(width=1_000_000))
