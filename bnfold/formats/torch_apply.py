@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,9 @@ from bnfold.core.graph import GraphView, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
 from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
-from bnfold.errors import InputError, InternalError, UsageError
 from bnfold.formats.torch_capture import Capture
-from bnfold.formats.torch_running import Inputs, output_tensors, run, structural_copy
+from bnfold.formats.torch_running import structural_copy
 from bnfold.formats.torch_structure import Structure, become_identity
-from bnfold.formats.torch_trusted import first_line
-
-SELF_CHECK_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
-"""How far the folded module's outputs may be from the recorded ones, relative to the largest: a net for mistakes of
-bnfold's own, wide enough for rounding in deep networks. Half precision gets ``HALF_TOLERANCE``."""
-HALF_TOLERANCE = 0.1
 
 
 def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool) -> tuple[nn.Module, Structure]:
@@ -37,31 +29,6 @@ def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool
     for path in paths:
         become_identity(result.get_submodule(path))
     return result, Structure(tuple(paths), tuple(gained))
-
-
-def check_same_outputs(folded: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> None:
-    """Run a copy of the folded module on the recorded inputs; InternalError where it computes something else.
-
-    A copy, since a batch norm that stayed in training mode writes to its buffers, which the original shares.
-    InputError where it fails: code of the user's asks a batch norm for what an Identity does not have.
-    """
-    scratch = structural_copy(folded, share_buffers=False)
-    if folded.training:
-        scratch.eval()
-    try:
-        actual = output_tensors(run(scratch, inputs))
-    except UsageError as error:
-        raise InputError(
-            f"the model's own code needs a batch norm that was folded: {first_line(error.__cause__ or error)}",
-            where="it runs on the example inputs, and no longer does once folded",
-            remedy="leave that batch norm out with --skip (skip=)",
-        ) from error
-    if len(actual) != len(expected) or not all(map(_close, expected, actual)):
-        raise InternalError(
-            "the folded module computes something else than the original on the recorded inputs",
-            where="nothing was written; a model that is not deterministic cannot be folded either",
-            remedy="please report this model's structure; --skip (skip=) leaves batch norms out",
-        )
 
 
 def _rewrite(root: nn.Module, captured: Capture, edit: Edit) -> str:
@@ -98,24 +65,3 @@ def _parameter(values: NDArray[Any], like: torch.Tensor | nn.Module) -> nn.Param
     if like.dim() == tensor.dim():
         tensor = torch.empty_like(like, requires_grad=False).copy_(tensor)
     return nn.Parameter(tensor.to(like.device), requires_grad=like.requires_grad)
-
-
-def _close(before: torch.Tensor, after: torch.Tensor) -> bool:
-    """Whether two outputs agree, NaN and Inf in the same places."""
-    if before.shape != after.shape or before.dtype != after.dtype or before.layout != after.layout:
-        return False
-    before, after = before.to_dense(), after.to_dense()
-    if before.is_complex():
-        before, after = torch.view_as_real(before.resolve_conj()), torch.view_as_real(after.resolve_conj())
-    if not before.is_floating_point():
-        return torch.equal(before, after)
-    tolerance = SELF_CHECK_TOLERANCE.get(before.dtype, HALF_TOLERANCE)
-    wide_before, wide_after = before.double(), after.double()
-    broken = ~wide_before.isfinite()
-    if not torch.equal(broken, ~wide_after.isfinite()):
-        return False
-    # NaN becomes 0 and Inf ±1.8e308.
-    if not torch.equal(wide_before[broken].nan_to_num(), wide_after[broken].nan_to_num()):
-        return False
-    errors = (wide_before - wide_after)[~broken].abs()
-    return bool((errors <= tolerance * wide_before[~broken].abs().max()).all()) if errors.numel() else True

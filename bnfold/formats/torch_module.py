@@ -17,8 +17,9 @@ from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
 from bnfold.errors import UsageError
 from bnfold.files.recognise import Kind, recognise
-from bnfold.formats.torch_apply import check_same_outputs, folded_copy
+from bnfold.formats.torch_apply import folded_copy
 from bnfold.formats.torch_capture import Capture, capture
+from bnfold.formats.torch_check import check_another_batch, check_same_outputs
 from bnfold.formats.torch_dtypes import follow, lend_dtypes
 from bnfold.formats.torch_files import Checkpoint, dropped_entries, read_checkpoint, unfolded_entries
 from bnfold.formats.torch_inputs import GivenInputs, example_inputs
@@ -116,9 +117,12 @@ class TorchModel:
         return self._captured.operators - self.removed_calls
 
     def apply(self, plan: Plan) -> None:
-        """Fold: put a folded copy in the module's place, and run it on the recorded inputs; a mismatch raises."""
-        self.module, self.structure = folded_copy(self.module, self._captured, plan, share=self.share)
-        check_same_outputs(self.module, self.inputs, self._captured.outputs)
+        """Fold: put a folded copy in the module's place, and run it beside the original; a mismatch raises."""
+        original = self.module
+        self.module, self.structure = folded_copy(original, self._captured, plan, share=self.share)
+        if plan.folds:
+            check_same_outputs(self.module, self.inputs, self._captured.outputs)
+            check_another_batch(original, self.module, self.inputs)
         self.removed_calls = len(plan.folds)
 
     @property

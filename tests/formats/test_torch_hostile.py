@@ -454,3 +454,26 @@ def test_only_operators_count_as_operators() -> None:
     from bnfold.formats.torch_module import TorchModel
 
     assert TorchModel(Wired(plain), IMAGE).node_count == 2
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_batch_norm_that_one_sample_alone_does_not_pass_is_not_folded_silently(samples: int) -> None:
+    net = Wired(lambda net, x: plain(net, x) if len(x) > 1 else net.conv(x))
+    if samples == 1:
+        assert not fold(net, IMAGE[:1]).plan.verdicts
+    else:
+        with pytest.raises(InputError, match="another number of samples"):
+            fold(net, IMAGE[:samples])
+
+
+def test_one_sample_is_checked_with_two() -> None:
+    net = Wired(lambda net, x: plain(net, x) if len(x) == 1 else net.conv(x))
+    with pytest.raises(InputError, match="another number of samples"):
+        fold(net, {"x": IMAGE[:1]})
+
+
+def test_a_model_for_one_size_of_batch_is_checked_with_that_alone() -> None:
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        return plain(net, x.view(2, 3, 9, 9))
+
+    assert verdict_of(wire) == {"bn": "conv"}
