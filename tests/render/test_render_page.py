@@ -132,5 +132,12 @@ def test_lines_are_redrawn_on_a_capable_terminal_only() -> None:
 
 def test_a_file_gets_what_a_terminal_of_any_width_would() -> None:
     wide = Table(TABLE.columns, [*TABLE.rows, ("卷积/bn1", Styled("kept", "bold"), "12.5", ""), ("", "", "", "")])
-    blocks: list[Block] = ["a heading", "", wide, Table(TABLE.columns, []), Styled("two\nlines, and [markup]", "bold"), ""]
+    blocks: list[Block] = [
+        "a heading",
+        "",
+        wide,
+        Table(TABLE.columns, []),
+        Styled("two\nlines, and [markup]", "bold"),
+        "",
+    ]
     assert laid_out(blocks, Page()) == laid_out(blocks, Page(width=1_000_000))
