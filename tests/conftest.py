@@ -1,14 +1,19 @@
-"""Tests marked ``mnist`` need the data set: without it they skip where people can see it, and fail in CI."""
+"""Tests marked ``mnist`` skip visibly without the data set, and fail in CI; property tests have no deadline."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["cli_fixtures"]
 
 VARIABLE = "BNFOLD_MNIST"
+
+# On a shared machine an example may take any time; a law does not fail for that.
+settings.register_profile("bnfold", deadline=None)
+settings.load_profile("bnfold")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
