@@ -50,6 +50,18 @@ def run_affine(view: GraphView, run: Node) -> Affine:
     return Affine(scale, shift, traits.axis)
 
 
+def rounds_on_purpose(view: GraphView, run: Node) -> bool:
+    """Whether a run adds a number so large that it rounds its value, and takes it away again (x + 2²³ − 2²³)."""
+    constants = [constant.load() for value in run.inputs[1:] if (constant := view.constant(value))]
+    largest = max((float(np.abs(values).max(initial=0)) for values in constants), default=0.0)
+    remains = float(np.abs(run_affine(view, run).shift).max(initial=0))
+    return largest >= CANCELLING and remains < largest / 2
+
+
+CANCELLING = 2.0**10
+"""A constant of this size that cancels takes bits of the value with it: of float16 all of its fraction."""
+
+
 def _after_step(
     arithmetic: Arithmetic, constant: F64Array, scale: F64Array, shift: F64Array
 ) -> tuple[F64Array, F64Array]:

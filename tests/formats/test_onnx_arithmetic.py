@@ -195,3 +195,14 @@ def test_the_report_counts_written_out_ones_as_batch_norms_and_other_runs_apart(
     report = inspect(path)
     assert (report.found, report.folded, report.also_folded) == (1, 1, 1)
     assert report.batch_norms[0].form == "decomposed"
+
+
+def test_integer_division_truncates_and_is_no_affine_map() -> None:
+    proto = model("d = Div(x, two) y = Mul(d, two)", {"two": np.array(2)}, x="int64[2,3] x", y="int64[] y")
+    assert fold(proto).model == proto
+
+
+def test_adding_and_subtracting_a_magic_number_rounds_on_purpose() -> None:
+    magic = {"big": np.array(12582912, np.float32)}
+    proto = model("d = Add(x, big) y = Sub(d, big)", magic, x="float[2,3] x")
+    assert fold(proto).model == proto

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from onnx import NodeProto
 
 from bnfold.core.graph import Shape, Value
+from bnfold.core.rounding import LARGEST
 from bnfold.core.traits import Arithmetic, ScaleShiftStep
 
 _WITH_CONSTANT_SECOND = {
@@ -36,8 +37,8 @@ def step_of(
     constants = [value.constant if (value := value_of(item or "")) else None for item in inputs]
     table = _WITH_CONSTANT_SECOND if constants[1] else _WITH_CONSTANT_FIRST
     constant = constants[1] or constants[0]
-    if constant is None or all(constants) or node.op_type not in table:
-        return None
+    if constant is None or all(constants) or node.op_type not in table or constant.dtype not in LARGEST:
+        return None  # integers among them: their division truncates
     data, slot = (inputs[0], 1) if constants[1] else (inputs[1], 0)
     shape = shape_of(data or "")
     if not shape or len(constant.shape) > len(shape):
