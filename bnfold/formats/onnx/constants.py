@@ -151,13 +151,24 @@ class Constants:
             return None
         if node.op_type == "CastLike":
             return lambda: np.zeros(0, helper.tensor_dtype_to_np_dtype(known.data_type))
-        shape = known.static_shape
+        shape = _shape_as_read(node, known)
         return None if shape is None else lambda: np.broadcast_to(np.zeros((), np.float32), shape)
 
     def _stored_bytes(self, value_id: str) -> int:
         """The size of a known tensor; 0 for what only lends its type or shape."""
         value = self._values.get(value_id)
         return int(np.prod(value.constant.shape)) * 4 if value and value.constant else 0
+
+
+def _shape_as_read(node: NodeProto, known: TensorType) -> tuple[int, ...] | None:
+    """A shape like the value's as far as ``node`` reads it: Shape's start and end may leave unknown sizes out."""
+    if known.shape is None or node.op_type != "Shape":
+        return known.static_shape
+    bounds = {item.name: item.i for item in node.attribute}
+    wanted = range(len(known.shape))[bounds.get("start", 0) : bounds.get("end")]
+    if not all(isinstance(known.shape[axis], int) for axis in wanted):
+        return None
+    return tuple(size if isinstance(size, int) else 1 for size in known.shape)
 
 
 def reads_type_only(node: NodeProto, slot: int) -> bool:
