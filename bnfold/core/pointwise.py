@@ -15,6 +15,14 @@ from bnfold.core.rounding import F64Array, rounded
 from bnfold.core.traits import Arithmetic, ScaleShiftTraits
 
 
+CANCELLING = 2.0**10
+"""How far a run may move its value, in the value's own units, and come back: so much rounds away a float16's fraction."""
+
+
+class RoundsOnPurpose(ArithmeticError):
+    """A run of arithmetic that is no affine map, since its roundings are its purpose: x + 2²³ − 2²³."""
+
+
 def swallowed(affine: Affine, steps: Iterable[Step]) -> Affine:
     """The map of an affine node once it has swallowed ``steps``."""
     for step in steps:
@@ -36,30 +44,26 @@ def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[Step]) -> tuple[N
 
 
 def run_affine(view: GraphView, run: Node) -> Affine:
-    """The affine map of a run of additions and multiplications by constants, composed in float64."""
+    """The affine map of a run of additions and multiplications by constants, composed in float64.
+
+    Raises :class:`RoundsOnPurpose` for a run that adds a number only to round its value, and takes it away again.
+    """
     traits = run.traits
     if not isinstance(traits, ScaleShiftTraits):
         raise TypeError(f"{run.label!r} is no run of arithmetic")
     scale, shift = np.ones(traits.channels), np.zeros(traits.channels)
+    farthest = moved = shift
     with np.errstate(all="ignore"):
         for step, value in zip(traits.steps, run.inputs[1:], strict=True):
             constant = view.constant(value)
             if constant is None:
                 raise ValueError(f"a constant of {run.label!r} is not known")
             scale, shift = _after_step(step.arithmetic, constant.load().astype(np.float64).reshape(-1), scale, shift)
+            moved = np.abs(shift / scale)
+            farthest = np.fmax(farthest, moved)
+        if ((farthest >= CANCELLING) & (moved * CANCELLING <= farthest)).any():
+            raise RoundsOnPurpose
     return Affine(scale, shift, traits.axis)
-
-
-def rounds_on_purpose(view: GraphView, run: Node) -> bool:
-    """Whether a run adds a number so large that it rounds its value, and takes it away again (x + 2²³ − 2²³)."""
-    constants = [constant.load() for value in run.inputs[1:] if (constant := view.constant(value))]
-    largest = max((float(np.abs(values).max(initial=0)) for values in constants), default=0.0)
-    remains = float(np.abs(run_affine(view, run).shift).max(initial=0))
-    return largest >= CANCELLING and remains < largest / 2
-
-
-CANCELLING = 2.0**10
-"""A constant of this size that cancels takes bits of the value with it: of float16 all of its fraction."""
 
 
 def _after_step(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine, from_statistics
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.pointwise import rounds_on_purpose, run_affine, swallowed
+from bnfold.core.pointwise import RoundsOnPurpose, run_affine, swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import F64Array
 from bnfold.core.traits import BatchNormTraits, ScaleShiftTraits
@@ -25,9 +25,11 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
     """
     traits = bn.traits
     if isinstance(traits, ScaleShiftTraits):
-        if len(traits.steps) > 1 and rounds_on_purpose(view, bn):
-            raise Miss(Reason.NO_LINEAR_LAYER, bn, "its large constants cancel, which rounds the value on purpose")
-        affine = run_affine(view, bn)
+        try:
+            affine = run_affine(view, bn)
+        except RoundsOnPurpose as cause:
+            detail = "its large constants cancel, which rounds the value on purpose"
+            raise Miss(Reason.NO_LINEAR_LAYER, bn, detail) from cause
         _require_finite(bn, affine, np.ones(affine.channels, bool))
         return swallowed(affine, view.steps.get(bn.index, ()))
     if not isinstance(traits, BatchNormTraits):

@@ -202,7 +202,48 @@ def test_integer_division_truncates_and_is_no_affine_map() -> None:
     assert fold(proto).model == proto
 
 
-def test_adding_and_subtracting_a_magic_number_rounds_on_purpose() -> None:
-    magic = {"big": np.array(12582912, np.float32)}
-    proto = model("d = Add(x, big) y = Sub(d, big)", magic, x="float[2,3] x")
-    assert fold(proto).model == proto
+def number(value: float) -> Any:
+    return np.array(value, np.float32)
+
+
+ROUNDS_ON_PURPOSE = [
+    case("d = Add(x, big) y = Sub(d, big)", {"big": number(3 * 2**22)}, {}, id="to whole numbers"),
+    case("d = Add(x, big) y = Add(d, less)", {"big": number(2048), "less": number(-2048)}, {}, id="float16's"),
+    case(
+        "s = Mul(x, small) d = Add(s, big) y = Sub(d, big)",
+        {"small": number(2**-20), "big": number(8)},
+        {},
+        id="a small value and a constant that is large beside it",
+    ),
+    case(f"{C} d = Add(c, big) y = Sub(d, big)", CONV | {"big": number(3 * 2**22)}, {}, id="below a layer"),
+    case(
+        f"d = Add(x, big) e = Sub(d, big) y = {NORM % 'e'}",
+        parameters(3) | {"big": number(3 * 2**22)},
+        {"y": "no-linear-layer"},
+        id="above a batch norm",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "expected"), ROUNDS_ON_PURPOSE)
+def test_large_constants_that_cancel_round_on_purpose(proto: ModelProto, expected: dict[str, str]) -> None:
+    result = fold(proto)
+    assert verdicts(result.plan) == expected
+    assert result.plan.also_folded == ()
+    assert result.model == proto
+
+
+@pytest.mark.parametrize(
+    ("body", "constants"),
+    [
+        pytest.param("d = Sub(x, a) e = Div(d, b)", (32768, 65536), id="16-bit samples are centred and scaled"),
+        pytest.param("d = Sub(x, a) e = Div(d, b)", (1500, 500), id="a large mean"),
+        pytest.param("d = Mul(x, a) e = Add(d, b)", (2048, 1), id="a large factor"),
+    ],
+)
+def test_large_constants_that_stay_are_a_normalisation(body: str, constants: tuple[float, float]) -> None:
+    tensors = CONV | {"a": number(constants[0]), "b": number(constants[1])}
+    proto = model(f"{body} y = Conv(e, w, k)", tensors)
+    result = fold(proto)
+    assert len(result.plan.also_folded) == 1
+    assert_same_network(proto, result.model)
