@@ -16,6 +16,7 @@ from bnfold.files.writing import check_target
 from bnfold.formats.opening import open_model, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
+from bnfold.reporting import unmatched_globs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,9 +67,10 @@ def fold(
         opened = open_model(Path(model), inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze)
     else:
         opened = wrap_model(model, inputs=inputs, freeze=freeze, share=not copy)
-    plan = make_plan(opened.view, only=_globs(only), skip=_globs(skip))
+    only, skip = _globs(only), _globs(skip)
+    plan = make_plan(opened.view, only=only, skip=skip)
     opened.apply(plan)
-    return FoldResult(opened.folded, plan, opened.notes)
+    return FoldResult(opened.folded, plan, (*opened.notes, *unmatched_globs(plan, only, skip)))
 
 
 def inspect(

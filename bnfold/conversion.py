@@ -15,7 +15,7 @@ from bnfold.files.hashing import Beside, HashingStream, file_record
 from bnfold.files.writing import write_atomically
 from bnfold.planner import plan
 from bnfold.records import FileRecord, NodeCount
-from bnfold.reporting import batch_norm_records
+from bnfold.reporting import batch_norm_records, unmatched_globs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ class Conversion:
     source: FileRecord
     plan: Plan
     nodes: NodeCount
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, model: Model, path: Path, *, only: Sequence[str], skip: Sequence[str]) -> Conversion:
@@ -50,7 +51,8 @@ class Conversion:
                     "bnfold.folded": str(len(decided.folds)),
                 }
             )
-        return cls(model, source, decided, NodeCount(before, model.node_count))
+        warnings = (*model.notes, *unmatched_globs(decided, only, skip))
+        return cls(model, source, decided, NodeCount(before, model.node_count), warnings)
 
     def findings(self) -> dict[str, Any]:
         """What ``inspect`` and ``convert`` both report."""
@@ -63,7 +65,7 @@ class Conversion:
             "also_folded": len(self.plan.also_folded),
             "batch_norms": batch_norm_records(self.plan),
             "nodes": self.nodes,
-            "warnings": self.model.notes,
+            "warnings": self.warnings,
         }
 
     def save(self, target: Path, *, force: bool) -> FileRecord:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
 from bnfold.core.graph import Node
 from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Fold, Keep, Plan, Verdict
@@ -11,6 +14,17 @@ from bnfold.records import BatchNormRecord, Form, ReasonRecord
 def batch_norm_records(plan: Plan) -> tuple[BatchNormRecord, ...]:
     """One record per batch norm, in graph order."""
     return tuple(map(_record, plan))
+
+
+def unmatched_globs(plan: Plan, only: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:
+    """A warning for each glob that fits the name of no batch norm: a misspelt one would leave everything as it was."""
+    labels = [verdict.bn.label for verdict in plan]
+    return tuple(
+        f"--{option} {pattern!r} fits the name of no batch norm; `bnfold inspect` lists the names"
+        for option, patterns in (("only", only), ("skip", skip))
+        for pattern in patterns
+        if not any(fnmatchcase(label, pattern) for label in labels)
+    )
 
 
 def _record(verdict: Verdict) -> BatchNormRecord:

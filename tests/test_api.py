@@ -156,6 +156,14 @@ def test_only_and_skip_take_one_glob_or_several(names: Any) -> None:
     assert [fold.bn.label for fold in bnfold.fold(network(), IMAGE, skip=names).plan.folds] == ["1"]
 
 
+def test_a_glob_that_fits_no_batch_norm_is_said(model: Path) -> None:
+    assert bnfold.inspect(model, skip="b*").warnings == ()
+    (warning,) = bnfold.inspect(model, skip=["bn", "nb*"]).warnings
+    assert warning.startswith("--skip 'nb*' fits the name of no batch norm")
+    (warning,) = bnfold.fold(network(), IMAGE, only="0").warnings
+    assert warning.startswith("--only '0' fits")
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error"),
     [

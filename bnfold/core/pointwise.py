@@ -14,12 +14,11 @@ from bnfold.core.kernel import Side, Step
 from bnfold.core.rounding import F64Array, rounded
 from bnfold.core.traits import Arithmetic, ScaleShiftTraits
 
-
 CANCELLING = 2.0**10
-"""How far a run may move its value, in the value's own units, and come back: so much rounds away a float16's fraction."""
+"""How far a run may move its value, in the value's own units, and come back: that takes float16's whole fraction."""
 
 
-class RoundsOnPurpose(ArithmeticError):
+class RoundsOnPurposeError(ArithmeticError):
     """A run of arithmetic that is no affine map, since its roundings are its purpose: x + 2²³ − 2²³."""
 
 
@@ -46,7 +45,7 @@ def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[Step]) -> tuple[N
 def run_affine(view: GraphView, run: Node) -> Affine:
     """The affine map of a run of additions and multiplications by constants, composed in float64.
 
-    Raises :class:`RoundsOnPurpose` for a run that adds a number only to round its value, and takes it away again.
+    Raises :class:`RoundsOnPurposeError` for a run that adds a number only to round its value, and takes it away again.
     """
     traits = run.traits
     if not isinstance(traits, ScaleShiftTraits):
@@ -62,7 +61,7 @@ def run_affine(view: GraphView, run: Node) -> Affine:
             moved = np.abs(shift / scale)
             farthest = np.fmax(farthest, moved)
         if ((farthest >= CANCELLING) & (moved * CANCELLING <= farthest)).any():
-            raise RoundsOnPurpose
+            raise RoundsOnPurposeError
     return Affine(scale, shift, traits.axis)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine, from_statistics
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.pointwise import RoundsOnPurpose, run_affine, swallowed
+from bnfold.core.pointwise import RoundsOnPurposeError, run_affine, swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import F64Array
 from bnfold.core.traits import BatchNormTraits, ScaleShiftTraits
@@ -27,7 +27,7 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
     if isinstance(traits, ScaleShiftTraits):
         try:
             affine = run_affine(view, bn)
-        except RoundsOnPurpose as cause:
+        except RoundsOnPurposeError as cause:
             detail = "its large constants cancel, which rounds the value on purpose"
             raise Miss(Reason.NO_LINEAR_LAYER, bn, detail) from cause
         _require_finite(bn, affine, np.ones(affine.channels, bool))
