@@ -40,7 +40,7 @@ def report_schema() -> JsonSchema:
 
 
 def _schema_of(kind: Any, definitions: dict[str, JsonSchema]) -> JsonSchema:  # noqa: ANN401 - any annotation
-    """The schema of an annotation as records.py uses them; dataclasses are added to ``definitions``."""
+    """The schema of an annotation as the records use them; dataclasses are added to ``definitions``."""
     if dataclasses.is_dataclass(kind):
         return _reference_to(kind, definitions)
     if kind in _NAMES:
