@@ -125,9 +125,10 @@ class Reason(Enum):
     HOOKED = (
         210,
         "hooked",
-        "code of the user's runs inside the layer or the batch norm",
-        "A hook or a forward method of a subclass may look at, or change, what the fold would change.",
-        "Remove the hooks before converting, or use the plain class.",
+        "code of the user's looks into the layer or the batch norm",
+        "A hook, a forward method of a subclass, or code elsewhere that uses its tensors may look at, or change, "
+        "what the fold would change.",
+        "Remove the hooks, use the plain class, and let nothing else use its tensors; then convert again.",
     )
     OVERRIDABLE_INITIALIZER = (
         211,

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch_modules import assert_scale_matters, judged_fold, shaken, verdicts
 
+from bnfold.core.reason import Reason
+
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 TOKENS = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(2))
 
@@ -49,7 +51,7 @@ REFUSALS = [
     pytest.param(
         net(lambda m, x: m.bn(m.conv(x).flatten(1)), conv=nn.Conv2d(3, 2, 7), bn=nn.BatchNorm1d(8)),
         IMAGE,
-        "layout-moves-channels",
+        Reason.LAYOUT_MOVES_CHANNELS.slug,
         id="flatten with a scale per pixel",
     ),
     pytest.param(
@@ -67,13 +69,13 @@ REFUSALS = [
     pytest.param(
         net(lambda m, x: m.bn(functional.avg_pool2d(m.conv(x), 3, padding=1)), conv=conv(), bn=nn.BatchNorm2d(4)),
         IMAGE,
-        "padded-input",
+        Reason.PADDED_INPUT.slug,
         id="a mean that counts its padding",
     ),
     pytest.param(
         net(lambda m, x: m.bn(functional.pad(m.conv(x), [1, 1, 1, 1])), conv=conv(), bn=nn.BatchNorm2d(4)),
         IMAGE,
-        "padded-input",
+        Reason.PADDED_INPUT.slug,
         id="zero padding",
     ),
     pytest.param(
