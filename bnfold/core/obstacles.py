@@ -1,0 +1,39 @@
+"""What stops an affine on its way, in words; and the ranks and sizes that its way depends on."""
+
+from __future__ import annotations
+
+from bnfold.core.graph import GraphView, Node
+from bnfold.core.reason import Miss, Reason
+
+
+def blocked(node: Node) -> Miss:
+    """Nothing crosses this node."""
+    return Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies between the batch norm and any layer")
+
+
+def mixes(node: Node) -> Miss:
+    """On the other side one channel would need two values."""
+    return Miss(Reason.LAYOUT_MOVES_CHANNELS, node, f"{node.op} {node.label!r} mixes the channels")
+
+
+def sizes_unknown(node: Node) -> Miss:
+    """Nobody knows where the channels go."""
+    detail = f"sizes are unknown at {node.op} {node.label!r}: where the channels go cannot be told"
+    return Miss(Reason.LAYOUT_MOVES_CHANNELS, node, detail)
+
+
+def rank_of(view: GraphView, value: str, node: Node) -> int:
+    """The number of axes of ``value``, which ``node`` touches. Raises Miss where it is unknown."""
+    shape = view.shape(value)
+    if shape is None:
+        raise sizes_unknown(node)
+    return len(shape)
+
+
+def size_of(view: GraphView, value: str, axis: int, node: Node) -> int:
+    """The size of ``value`` along ``axis``. Raises Miss where it is unknown."""
+    shape = view.shape(value)
+    size = shape[axis] if shape is not None and axis < len(shape) else None
+    if not isinstance(size, int):
+        raise sizes_unknown(node)
+    return size

@@ -1,0 +1,111 @@
+"""How an affine crosses what joins values, or takes one apart: concatenations, slices, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bnfold.core.affine import Affine, Carried
+from bnfold.core.graph import GraphView, Node
+from bnfold.core.obstacles import blocked, mixes, rank_of, size_of
+from bnfold.core.reason import Miss, Reason
+from bnfold.core.traits import ConcatTraits, Cut, SliceTraits
+
+
+def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
+    """The slice of the affine that each part takes; along another axis every part takes all of it."""
+    del output
+    axis = _concat_axis(view, node)
+    sources = [value for value in node.inputs if value is not None]
+    if axis != affine.axis:
+        return [(value, affine) for value in sources]
+    carried, start = [], 0
+    for value in sources:
+        stop = start + size_of(view, value, axis, node)
+        carried.append((value, Affine(affine.scale[start:stop], affine.shift[start:stop], axis)))
+        start = stop
+    if start != affine.channels:
+        raise mixes(node)
+    return carried
+
+
+def concat_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
+    """Joined with the identity for the other parts."""
+    axis = _concat_axis(view, node)
+    if axis != affine.axis:
+        detail = f"{node.op} {node.label!r} joins the normalised value with others along another axis"
+        raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
+    parts = []
+    for position, value in enumerate(node.inputs):
+        size = size_of(view, value or "", axis, node)
+        parts.append(affine if position == slot else Affine(np.ones(size), np.zeros(size), axis))
+    scale, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scale", "shift"))
+    return [(node.outputs[0], Affine(scale, shift, axis))]
+
+
+def _concat_axis(view: GraphView, node: Node) -> int:
+    if not isinstance(node.traits, ConcatTraits):
+        raise TypeError(f"{node.label!r} is no concatenation")
+    return node.traits.axis if node.traits.axis >= 0 else node.traits.axis + rank_of(view, node.outputs[0], node)
+
+
+def slice_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
+    """What is cut away along the channels keeps the identity; along another axis nobody else may read it."""
+    cuts = _cuts(view, node, node.outputs.index(output))
+    others_read = any(view.readers(value) or view.is_output(value) for value in node.outputs if value != output)
+    if any(cut.axis != affine.axis for cut in cuts) and others_read:
+        raise Miss(Reason.FAN_OUT, node, f"the other parts of {node.op} {node.label!r} are read too")
+    for cut in cuts:
+        if cut.axis == affine.axis:
+            size = size_of(view, node.data, affine.axis, node)
+            scale, shift = np.ones(size), np.zeros(size)
+            if cut.positions is None or len(cut.positions) != affine.channels:
+                raise mixes(node)
+            scale[list(cut.positions)], shift[list(cut.positions)] = affine.scale, affine.shift
+            return [(node.data, Affine(scale, shift, affine.axis))]
+    return [(node.data, affine)]
+
+
+def slice_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
+    """Each output takes what it holds of the affine."""
+    if slot != 0:
+        raise blocked(node)
+    return [(output, _cut_out(view, node, position, affine)) for position, output in enumerate(node.outputs)]
+
+
+def _cut_out(view: GraphView, node: Node, position: int, affine: Affine) -> Affine:
+    for cut in _cuts(view, node, position):
+        if cut.axis == affine.axis:
+            if cut.positions is None:
+                raise mixes(node)
+            chosen = list(cut.positions)
+            return Affine(affine.scale[chosen], affine.shift[chosen], affine.axis)
+    return affine
+
+
+def _cuts(view: GraphView, node: Node, position: int) -> Sequence[Cut]:
+    """What an output holds, axes counted from the front."""
+    if not isinstance(node.traits, SliceTraits):
+        raise TypeError(f"{node.label!r} is no slice")
+    cuts = node.traits.cuts[position]
+    if all(cut.axis >= 0 for cut in cuts):
+        return cuts
+    rank = rank_of(view, node.data, node)
+    return [Cut(cut.axis % rank, cut.positions) for cut in cuts]
+
+
+def add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
+    """A sum passes a shift on; a scale only where every addend carries it, as in u + u."""
+    rank = rank_of(view, node.outputs[0], node)
+    own_rank = rank_of(view, node.inputs[slot] or "", node)
+    axis = affine.axis + rank - own_rank
+    uses = sum(value == node.inputs[slot] for value in node.inputs)
+    if uses < len(node.inputs) and (affine.scale != 1).any():
+        detail = f"{node.op} {node.label!r} adds a value that the batch norm does not scale"
+        raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
+    if size_of(view, node.outputs[0], axis, node) != affine.channels:
+        raise mixes(node)
+    if slot != node.inputs.index(node.inputs[slot]):
+        return []  # the first of equal addends speaks for all
+    return [(node.outputs[0], Affine(affine.scale, affine.shift * uses, axis))]
