@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import Constant, GraphView, Node
-from bnfold.core.rounding import LARGEST, F64Array, rounded
+from bnfold.core.rounding import LARGEST, F64Array, rounded, rounded_product
 from bnfold.core.traits import LayerTraits
 
 if TYPE_CHECKING:
@@ -46,12 +46,15 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A layer's weight ``(g, o, i, k)`` and bias ``(…, g·o)`` or none, in float64.
+    """A layer's weight ``values · factor`` and its bias ``(…, g·o)``, in float64, or none.
 
-    The bias may have leading axes (Gemm's C with a row per sample); they take part unchanged.
+    ``values`` are what is stored, seen as ``(g, o, i, k)``; ``factor``, of the same axes, is broadcast against them.
+    Apart, they take no memory until ``stored`` reads, multiplies and rounds in one pass. The bias may have leading axes
+    (Gemm's C with a row per sample); they take part unchanged.
     """
 
-    weight: F64Array
+    values: NDArray[Any]
+    factor: F64Array
     bias: F64Array | None
     traits: LayerTraits
     stored_shape: tuple[int, ...]
@@ -63,31 +66,38 @@ class Kernel:
         A bias of one element, or ``(…, 1)``, stands for all channels.
         """
         positions = math.prod(weight.shape[2:])
-        stored = (traits.groups, weight.shape[0] // traits.groups, weight.shape[1], positions)
-        canonical = weight.reshape(stored).astype(np.float64)
+        canonical = weight.reshape(traits.groups, weight.shape[0] // traits.groups, weight.shape[1], positions)
         if traits.inputs_first:
             canonical = canonical.swapaxes(1, 2)
         if bias is not None:
             outputs = output_channels(traits, weight.shape)
             bias = traits.bias_gain * np.broadcast_to(bias.astype(np.float64), (*bias.shape[:-1], outputs))
-        return cls(canonical, bias, traits, weight.shape)
+        return cls(canonical, np.ones((1, 1, 1, 1)), bias, traits, weight.shape)
+
+    @property
+    @_quiet
+    def weight(self) -> F64Array:
+        """The weight ``(g, o, i, k)`` in float64: a copy, twice as large as float32 is stored."""
+        weight: F64Array = np.multiply(self.values, self.factor, dtype=np.float64)
+        return weight
 
     @_quiet
     def scale_outputs(self, affine: Affine) -> Kernel:
         """s·(W∗x + b) + t = (W·s)∗x + (b·s + t); ``affine`` is ``(g·o,)``."""
-        groups, outputs = self.weight.shape[:2]
-        weight = self.weight * affine.scale.reshape(groups, outputs, 1, 1)
+        groups, outputs = self.values.shape[:2]
+        factor = self.factor * affine.scale.reshape(groups, outputs, 1, 1)
         bias = affine.shift if self.bias is None else self.bias * affine.scale + affine.shift
-        return replace(self, weight=weight, bias=bias)
+        return replace(self, factor=factor, bias=bias)
 
     @_quiet
     def absorb_inputs(self, affine: Affine) -> Kernel:
         """W∗(s·x + t) + b = (W·s)∗x + (b + Σ_{i,k} W·t), for a layer without zero padding; ``affine`` is ``(g·i,)``."""
-        groups, outputs, inputs = self.weight.shape[:3]
-        shift = affine.shift.reshape(groups, 1, inputs, 1)
-        added = self.traits.gain * (self.weight * shift).sum(axis=(2, 3)).reshape(groups * outputs)
-        weight = self.weight * affine.scale.reshape(groups, 1, inputs, 1)
-        return replace(self, weight=weight, bias=added if self.bias is None else self.bias + added)
+        groups, outputs, inputs = self.values.shape[:3]
+        by_input = (groups, 1, inputs, 1)
+        sums = self.values.sum(axis=3, keepdims=True, dtype=np.float64) * self.factor
+        added = self.traits.gain * (sums * affine.shift.reshape(by_input)).sum(axis=(2, 3)).reshape(groups * outputs)
+        factor = self.factor * affine.scale.reshape(by_input)
+        return replace(self, factor=factor, bias=added if self.bias is None else self.bias + added)
 
     def after(self, steps: Iterable[Step]) -> Kernel:
         """The kernel once it has swallowed ``steps``, in order."""
@@ -100,9 +110,16 @@ class Kernel:
 
     def stored(self, weight_dtype: str, bias_dtype: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Weight and bias in the stored layout, rounded once (bfloat16 as uint16 bits); the bias counts with gain 1."""
-        canonical = self.weight.swapaxes(1, 2) if self.traits.inputs_first else self.weight
-        weight = rounded(np.ascontiguousarray(canonical.reshape(self.stored_shape)), weight_dtype)
-        return weight, None if self.bias is None else rounded(np.ascontiguousarray(self.bias), bias_dtype)
+        return self.stored_weight(weight_dtype), self.stored_bias(bias_dtype)
+
+    def stored_weight(self, dtype: str) -> NDArray[Any]:
+        """The weight in the stored layout, rounded once (bfloat16 as uint16 bits)."""
+        canonical = rounded_product(self.values, self.factor, dtype)
+        return (canonical.swapaxes(1, 2) if self.traits.inputs_first else canonical).reshape(self.stored_shape)
+
+    def stored_bias(self, dtype: str) -> NDArray[Any] | None:
+        """The bias, rounded once (bfloat16 as uint16 bits), as it counts with gain 1."""
+        return None if self.bias is None else rounded(np.ascontiguousarray(self.bias), dtype)
 
 
 def output_channels(traits: LayerTraits, stored_shape: tuple[int, ...]) -> int:
