@@ -14,6 +14,7 @@ from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.obstacles import blocked, mixes, rank_of, sizes_unknown
 from bnfold.core.parts import add_down, concat_down, concat_up, slice_down, slice_up
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.scaling import run_down, run_up
 from bnfold.core.traits import ChannelMap, PadTraits, Permute, PoolTraits, Reshape
 
 
@@ -145,6 +146,7 @@ def _padded(view: GraphView, node: Node, affine: Affine) -> Affine:
 UPWARD: dict[OpKind, Callable[[GraphView, Node, str, Affine], Carried]] = {
     OpKind.LAYOUT: _layout_up,
     OpKind.POOL: _pool_up,
+    OpKind.SCALE_SHIFT: run_up,
     OpKind.PAD: _pad_up,
     OpKind.CONCAT: concat_up,
     OpKind.SLICE: slice_up,
@@ -152,6 +154,7 @@ UPWARD: dict[OpKind, Callable[[GraphView, Node, str, Affine], Carried]] = {
 DOWNWARD: dict[OpKind, Callable[[GraphView, Node, int, Affine], Carried]] = {
     OpKind.LAYOUT: _layout_down,
     OpKind.POOL: _pool_down,
+    OpKind.SCALE_SHIFT: run_down,
     OpKind.PAD: _pad_down,
     OpKind.CONCAT: concat_down,
     OpKind.SLICE: slice_down,

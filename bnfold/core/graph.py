@@ -98,6 +98,8 @@ class Node:
     outputs: tuple[str, ...]
     traits: Traits = None
     lock: Lock | None = None
+    stays: str = ""
+    """Why a batch norm that folds cannot be taken out and is made to change nothing; empty where it can."""
 
     @property
     def data(self) -> str:

@@ -24,6 +24,8 @@ class LayerTraits:
     """The input axis of the channels; −1 where it is the last one."""
     takes_shift: bool = True
     """A shift of all inputs shifts every output position alike: no zero padding, no stride that leaves gaps."""
+    gains_bias: bool = True
+    """Where it has no bias, it can be given one."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,20 @@ class ScaleShiftStep:
 class ScaleShiftTraits:
     """A run of operators with constants, in order; together one affine map of ``channels`` channels on ``axis``.
 
-    The node's inputs are the value and then each step's constant.
+    The node's inputs are the value and then each step's constant. ``is_fixed``: its constants can be no others.
     """
 
     steps: tuple[ScaleShiftStep, ...]
     axis: int
     channels: int
+    is_fixed: bool = False
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it scales every channel by a number of its own, and shifts it by one, as a batch norm does."""
+        scaling = {Arithmetic.MULTIPLY, Arithmetic.DIVIDE}
+        per_channel = {step.arithmetic for step in self.steps if step.axis is not None}
+        return not per_channel.isdisjoint(scaling) and not per_channel <= scaling
 
 
 Traits = (

@@ -48,6 +48,12 @@ class Fold:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a careful user should know, though the fold is exact."""
+        neutralised = Reason.NEUTRALISED_NOT_REMOVED
+        stays = (f"{neutralised.code} {neutralised.slug}: {self.bn.stays}",) if self.bn.stays else ()
+        return (*stays, *self._numbers())
+
+    def _numbers(self) -> tuple[str, ...]:
+        """The channels whose scale is far from 1, as a warning."""
         far = [
             channel
             for channel, scale in enumerate(self.affine.scale)

@@ -25,6 +25,8 @@ def affine_of(view: GraphView, bn: Node) -> Affine:
     """
     traits = bn.traits
     if isinstance(traits, ScaleShiftTraits):
+        if bn.lock:
+            raise Miss(bn.lock.reason, bn, bn.lock.detail)
         try:
             affine = run_affine(view, bn)
         except RoundsOnPurposeError as cause:

@@ -57,6 +57,9 @@ def swallow_inputs(view: GraphView, node: Node, value: str, affine: Affine) -> E
 
 
 def _edit(view: GraphView, layer: Node, step: Step) -> Edit:
+    _, bias, traits = layer_constants(view, layer)
+    if bias is None and not traits.gains_bias and step.affine.shift.any():
+        raise Miss(Reason.HOOKED, layer, f"the code that calls {layer.op} {layer.label!r} gives it no bias")
     if not fits(view, layer, (*view.steps.get(layer.index, ()), step)):
         raise Miss(Reason.DTYPE_OVERFLOW, layer, f"folded values of {layer.label!r} are outside the range of its dtype")
     return Edit(layer, (step,))
@@ -82,6 +85,8 @@ def swallow_run_inputs(view: GraphView, run: Node, affine: Affine) -> Edit:
 def _into_run(view: GraphView, run: Node, step: Step) -> Edit:
     """A run becomes one scale and one shift."""
     own = affine_of(view, run)
+    if isinstance(run.traits, ScaleShiftTraits) and run.traits.is_fixed:
+        raise Miss(Reason.NO_LINEAR_LAYER, run, f"the constants of {run.label!r} cannot be changed")
     if not (own.acts_like(step.affine) or own.is_uniform or step.affine.is_uniform):
         raise Miss(Reason.CHANNEL_MISMATCH, run, f"{run.label!r} scales or shifts other channels")
     combined = swallowed(own, (step,))

@@ -12,7 +12,7 @@ from onnx import FunctionProto, ModelProto, NodeProto
 
 from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape
 from bnfold.core.reason import Reason
-from bnfold.core.traits import Arithmetic, ScaleShiftStep, ScaleShiftTraits
+from bnfold.core.traits import ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx import movers, operators
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.operators import Meaning, Operator, opaque
@@ -124,7 +124,7 @@ class _Translation:
         size = shape[axis] if shape else 1
         constants = [scope.id(proto.input[step.slot]) for proto, step in zip(protos, run.values(), strict=True)]
         traits = ScaleShiftTraits(tuple(run.values()), axis, size if isinstance(size, int) else 1)
-        is_batch_norm = _is_batch_norm(traits) or any(map(self.constants.holds_square_root, constants))
+        is_batch_norm = traits.normalises or any(map(self.constants.holds_square_root, constants))
         meaning = Meaning(OpKind.BATCH_NORM if is_batch_norm else OpKind.SCALE_SHIFT, (data, *constants), traits)
         self.places[len(self.nodes)] = Place(scope, tuple(run), data_slots)
         self.add(protos[0], meaning, (scope.id(protos[-1].output[0]),))
@@ -199,13 +199,6 @@ def _meaning(op: Operator) -> Meaning:
 
 ROWS = operators.ROWS | movers.ROWS
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
-SCALING = frozenset({Arithmetic.MULTIPLY, Arithmetic.DIVIDE})
-
-
-def _is_batch_norm(run: ScaleShiftTraits) -> bool:
-    """Whether a run scales every channel by a number of its own, and shifts it by one."""
-    per_channel = {step.arithmetic for step in run.steps if step.axis is not None}
-    return not per_channel.isdisjoint(SCALING) and not per_channel <= SCALING
 
 
 def _shapes_of(types: Mapping[str, TensorType]) -> dict[str, Shape]:
