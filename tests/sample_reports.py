@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from bnfold.records import (
     AccuracyRecord,
     BatchNormRecord,
@@ -17,6 +20,7 @@ from bnfold.records import (
     NodeCount,
     OutputDifference,
     ReasonRecord,
+    Report,
     Timing,
     VerifyReport,
 )
@@ -170,3 +174,52 @@ CONVERSION = ConvertReport(
     verification=PASSED,
     timing=BENCHMARK,
 )
+DRY_RUN = dataclasses.replace(CONVERSION, output=None, verification=None, timing=None)
+
+REPORTS: dict[str, Report] = {
+    "inspect": INSPECTION,
+    "inspect-nothing": NOTHING_FOUND,
+    "convert": CONVERSION,
+    "convert-dry-run": DRY_RUN,
+    "verify-passed": PASSED,
+    "verify-failed": FAILED,
+    "bench": BENCHMARK,
+}
+
+HOSTILE = {
+    "pipe": "a|b",
+    "escaped pipe": r"a\|b",
+    "backtick": "a`b",
+    "backticks": "``a``",
+    "backslash at the end": "a\\",
+    "newline": "a\nb",
+    "end of the cell and a new row": "a |\n| b | c |",
+    "HTML": "<img src=x onerror=alert(1)>",
+    "end of the code element": "</code></summary><b>",
+    "entity": "&lt;b&gt; &#124;",
+    "emphasis": "__init__ *a* ~~b~~ _c_",
+    "link": "[a](http://example.org) ![b](c) <http://example.org>",
+    "comment": "<!-- a",
+    "mention": "@somebody and #1",
+    "maths": "$x$ and $$y$$",
+    "blanks at the ends": " a ",
+    "only blanks": "  ",
+    "empty": "",
+    "control characters": "a\x1b[2J\u202eb",
+    "another script": "层/归一化",
+}
+
+
+def hostile(value: Any, word: str) -> Any:
+    """The value with every name and sentence in it replaced."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = {"path", "name", "at", "detail", "remedy", "model", "runtime", "note", "processor", "dtype", "rule"}
+        changes = {
+            field.name: word if field.name in names else hostile(getattr(value, field.name), word)
+            for field in dataclasses.fields(value)
+            if field.init
+        }
+        return dataclasses.replace(value, **changes)
+    if isinstance(value, tuple):
+        return tuple(word if isinstance(item, str) else hostile(item, word) for item in value)
+    return value

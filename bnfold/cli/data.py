@@ -37,7 +37,7 @@ def command() -> None:
 
 
 @command.command("where", epilog=_WHERE_EXAMPLES)
-@format_option
+@format_option("text", "json", "markdown")
 @debug_option
 def where(*, form: str) -> int:
     """Say where MNIST is looked for, in this order, and what is there."""
@@ -52,7 +52,7 @@ def where(*, form: str) -> int:
 @command.command("fetch", epilog=_FETCH_EXAMPLES)
 @click.argument("name", type=click.Choice(["mnist"]), metavar="mnist")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), metavar="DIR", help="Where to. [default: a cache]")
-@format_option
+@format_option("text", "json", "markdown")
 @click.option("--quiet", is_flag=True, help="No progress and no warnings.")
 @debug_option
 def fetch(*, name: str, directory: Path | None, form: str, quiet: bool) -> int:

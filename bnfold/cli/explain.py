@@ -26,7 +26,7 @@ Examples:
 
 @click.command("explain", epilog=_EXAMPLES)
 @click.argument("code", required=False)
-@format_option
+@format_option("text", "json", "markdown")
 @debug_option
 def command(*, code: str | None, form: str) -> int:
     """What the reason CODE means, why it is unsafe to fold then, and what to do.

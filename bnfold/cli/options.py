@@ -10,7 +10,7 @@ import click
 
 from bnfold.cli.failures import Debugging
 from bnfold.cli.parameters import factory, input_spec, report_file
-from bnfold.cli.result import Presentation
+from bnfold.cli.result import FORMS, Presentation
 from bnfold.records import InputSpec
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -75,14 +75,14 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
 
     return _with_options(
         presenting,
-        format_option,
+        format_option(*FORMS),
         click.option(
             "--report",
             "files",
             type=report_file,
             multiple=True,
             metavar="FILE",
-            help="Also write FILE.json, .md or .txt; repeatable.",
+            help="Also write FILE.json, .md, .txt, .xml or .html; repeatable.",
         ),
         click.option("--quiet", is_flag=True, help="No progress and no warnings."),
         click.option("--verbose", is_flag=True, help="More columns, hashes, environment."),
@@ -90,16 +90,17 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
     )
 
 
-def format_option(function: _Function) -> _Function:
-    """``--format text|json|markdown``."""
+def format_option(*forms: str) -> Callable[[_Function], _Function]:
+    """``--format``, one of ``forms``, of which the first is the default."""
+    *others, last = forms
     return click.option(
         "--format",
         "form",
-        type=click.Choice(["text", "json", "markdown"]),
-        default="text",
+        type=click.Choice(forms),
+        default=forms[0],
         metavar="FORM",
-        help="text, json or markdown. [default: text]",
-    )(function)
+        help=f"{', '.join(others)} or {last}. [default: {forms[0]}]",
+    )
 
 
 def debug_option(function: _Function) -> _Function:

@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from bnfold.cli.result import FILE_FORMS
 from bnfold.records import InputSpec
 
 DTYPES: Final = {
@@ -30,8 +31,6 @@ DTYPES: Final = {
     "bool": "bool",
 }
 """The short names of dtypes; the long ones, which are NumPy's, are understood too."""
-
-REPORT_SUFFIXES: Final = (".json", ".md", ".txt")
 
 # A name may contain everything, ":" and "=" included ("input:0" is common).
 _INPUT_SPEC: Final = re.compile(r"(?:(?P<name>.+)=)?(?P<shape>[0-9]+(?:x[0-9]+)*)(?::(?P<dtype>[a-z0-9]+))?")
@@ -81,7 +80,8 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def report_file(text: str) -> str:
     """A file's name, unchanged; its suffix says in which form the report is written."""
-    if PurePath(text).suffix.lower() not in REPORT_SUFFIXES:
-        known = f"{', '.join(REPORT_SUFFIXES[:-1])} or {REPORT_SUFFIXES[-1]}"
+    if PurePath(text).suffix.lower() not in FILE_FORMS:
+        *others, last = FILE_FORMS
+        known = f"{', '.join(others)} or {last}"
         raise click.BadParameter(f"'{text}': the name must end in {known}, which says the form.")
     return text

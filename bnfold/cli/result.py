@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from bnfold.cli.streams import prints_go_to_stderr, put_error, put_result
 from bnfold.errors import BnfoldError, UsageError
@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 
 _Report = TypeVar("_Report", bound="Report")
 
+FORMS: Final = ("text", "json", "markdown", "github", "junit")
+"""What ``--format`` knows."""
+FILE_FORMS: Final = {".json": "json", ".md": "markdown", ".txt": "text", ".xml": "junit", ".html": "html"}
+"""The form of a ``--report`` by its suffix."""
+_DOCUMENTS: Final = frozenset({"json", "junit"})
+"""Forms that take several reports together; the others are printed one after the other."""
+
 
 @dataclass(frozen=True)
 class Presentation:
-    """What the user wants to see: ``form`` is text, json or markdown, ``files`` get the report besides."""
+    """What the user wants to see: ``form`` is one of FORMS, ``files`` get the report besides."""
 
     form: str
     files: tuple[str, ...]
@@ -59,7 +66,7 @@ class Presentation:
 
     def show_one_of_many(self, report: Report, *, first: bool) -> None:
         """Print one of several reports; ``finish_many`` follows the last."""
-        if self.form != "json" and not first:
+        if self.form not in _DOCUMENTS and not first:
             put_result("\n")
         self._print(report)
 
@@ -72,28 +79,47 @@ class Presentation:
         self._deliver([report], report.to_json())
 
     def _print(self, report: Report) -> None:
-        """Print the report, unless it is JSON, and its warnings."""
+        """Print the report, unless it is to be a document, and its warnings."""
         from bnfold.render.page import page_of
         from bnfold.render.text import to_text, warnings_of
 
         if self.form == "text":
             put_result(to_text(report, page_of(sys.stdout, details=self.verbose)))
-        if self.form == "markdown":
-            put_result(self._markdown([report]))
+        elif self.form not in _DOCUMENTS:
+            put_result(self._written(self.form, [report]))
         if not self.quiet:
             put_error("".join(f"warning: {warning}\n" for warning in warnings_of(report)))
 
-    def _deliver(self, reports: Sequence[Report], document: str) -> None:
-        """Print the JSON document, and write each file in the form that its suffix says, over an earlier report."""
+    def _deliver(self, reports: Sequence[Report], as_json: str) -> None:
+        """Print the document, and write each file in the form that its suffix says, over an earlier report."""
         from bnfold.files.writing import write_atomically
 
-        if self.form == "json":
-            put_result(document + "\n")
-        writers = {".md": self._markdown, ".txt": self._plain_text}
+        if self.form in _DOCUMENTS:
+            put_result(f"{as_json}\n" if self.form == "json" else self._written(self.form, reports))
         for file in map(Path, self.files):
-            writer = writers.get(file.suffix.lower())
-            content = writer(reports) if writer else document + "\n"
+            form = FILE_FORMS[file.suffix.lower()]
+            content = f"{as_json}\n" if form == "json" else self._written(form, reports)
             write_atomically(file, content.encode("utf-8"), force=True)
+
+    def _written(self, form: str, reports: Sequence[Report]) -> str:
+        """The reports in a form other than JSON, in which one is an object and several are a list."""
+        if form == "junit":
+            from bnfold.render.junit import to_junit
+
+            return to_junit(reports)
+        if form == "html":
+            from bnfold.render.html import to_html
+
+            return to_html(reports)
+        if form == "text":
+            return self._plain_text(reports)
+        if form == "github":
+            from bnfold.render.github import to_github
+
+            return "".join(map(to_github, reports))
+        from bnfold.render.markdown import to_markdown
+
+        return "\n".join(to_markdown(report, details=self.verbose) for report in reports)
 
     def _plain_text(self, reports: Sequence[Report]) -> str:
         from bnfold.render.page import Page
@@ -102,8 +128,3 @@ class Presentation:
         page = Page(details=self.verbose)
         warnings = [f"warning: {warning}\n" for report in reports for warning in warnings_of(report)]
         return "\n".join(to_text(report, page) for report in reports) + "".join(warnings)
-
-    def _markdown(self, reports: Sequence[Report]) -> str:
-        from bnfold.render.markdown import to_markdown
-
-        return "\n".join(to_markdown(report, details=self.verbose) for report in reports)

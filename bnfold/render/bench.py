@@ -43,9 +43,14 @@ def case_blocks(report: BenchReport, page: Page) -> list[Block]:
         blocks += ["ratio: time / the original's, pair by pair, median; MAD: median absolute deviation", ""]
     if report.fail_if_slower_percent is None:
         return blocks[:-1]
-    limit = f"{report.fail_if_slower_percent:g} % slower is allowed"
+    limit = limit_line(report.fail_if_slower_percent)
     verdict = Styled(f"PASS: {limit}", "bold green") if report.passed else Styled(f"FAIL: {limit}", "bold red")
     return [*blocks, verdict]
+
+
+def limit_line(percent: float) -> str:
+    """What ``--fail-if-slower`` asks for."""
+    return f"{percent:g} % slower is allowed"
 
 
 def _one_case(case: BenchCase) -> list[Block]:

@@ -74,10 +74,11 @@ def _total_size(file: FileRecord) -> str:
 def _row(item: BatchNormRecord) -> tuple[Cell, ...]:
     verdict = Styled(item.verdict, "green" if item.verdict == "folded" else "yellow")
     scale = "" if item.scale_range is None else "{:.3g} to {:.3g}".format(*item.scale_range)
-    return printable(item.name), verdict, _place(item), item.form, item.rule or "", scale
+    return printable(item.name), verdict, place(item), item.form, item.rule or "", scale
 
 
-def _place(item: BatchNormRecord) -> str:
+def place(item: BatchNormRecord) -> str:
+    """Into what a batch norm went, or why it stays and where, in one line."""
     parts = [f"into {', '.join(map(printable, item.into))}"] if item.into else []
     if item.reason is not None:
         reason = f"{item.reason.code} {item.reason.slug}"

@@ -12,7 +12,7 @@ from bnfold.render.verify import verification_blocks
 
 def to_text(report: Report, page: Page) -> str:
     """The report as people read it, without its warnings, which go another way than the result."""
-    return laid_out(_blocks(report, page), page)
+    return laid_out(blocks_of(report, page), page)
 
 
 def warnings_of(report: Report) -> list[str]:
@@ -29,7 +29,8 @@ def warnings_of(report: Report) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _blocks(report: Report, page: Page) -> list[Block]:
+def blocks_of(report: Report, page: Page) -> list[Block]:
+    """The report's lines and tables, before anybody lays them out."""
     if isinstance(report, ConvertReport):
         return conversion_blocks(report, page)
     if isinstance(report, PlanReport):

@@ -105,8 +105,7 @@ def _accuracy_blocks(accuracy: AccuracyRecord) -> list[Block]:
         ("folded", percent(accuracy.folded_accuracy), f"{accuracy.folded_correct:,} of {samples:,}"),
     ]
     table = Table((Column("model"), Column("accuracy", "right"), Column("correct", "right")), rows)
-    allowed = "none is allowed" if accuracy.max_flips == 0 else f"{accuracy.max_flips:,} allowed"
-    flips = f"{accuracy.flips:,} of {counted(samples, 'prediction')} flipped ({allowed})"
+    flips = flips_line(accuracy)
     blocks: list[Block] = [table, flips if accuracy.passed else Styled(flips, "red")]
     if accuracy.max_accuracy_drop is not None:
         drop = accuracy.original_accuracy - accuracy.folded_accuracy
@@ -114,6 +113,12 @@ def _accuracy_blocks(accuracy: AccuracyRecord) -> list[Block]:
     if accuracy.flipped:
         blocks.append(f"flipped samples: {_first(accuracy.flipped)}")
     return blocks
+
+
+def flips_line(accuracy: AccuracyRecord) -> str:
+    """How many predictions changed, and how many may."""
+    allowed = "none is allowed" if accuracy.max_flips == 0 else f"{accuracy.max_flips:,} allowed"
+    return f"{accuracy.flips:,} of {counted(accuracy.samples, 'prediction')} flipped ({allowed})"
 
 
 def _first(flipped: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from cli_fixtures import Api, CommandLine
 
 from bnfold.errors import CheckFailedError, InputError
 from bnfold.records import Report
+from bnfold.render.junit import to_junit
 from bnfold.render.page import Page
 from bnfold.render.text import to_text
 
@@ -167,6 +168,12 @@ def test_json_is_a_list_of_the_reports_there_are(api: Api, bnfold: CommandLine) 
     outcome = bnfold("convert", "a.onnx", "missing.onnx", "other.onnx", "--format", "json", "--report", "r.json")
     assert json.loads(outcome.out) == [sample.INSPECTION.to_dict(), sample.FAILED.to_dict()]
     assert Path("r.json").read_text(encoding="utf-8") == outcome.out
+
+
+def test_junit_is_one_document(api: Api, bnfold: CommandLine) -> None:
+    api.answers["convert"] = mixed
+    outcome = bnfold("convert", "a.onnx", "other.onnx", "--format", "junit")
+    assert outcome.out == to_junit([sample.INSPECTION, sample.FAILED])
 
 
 def test_json_is_an_empty_list_where_all_failed(api: Api, bnfold: CommandLine) -> None:

@@ -16,9 +16,18 @@ REFUSED = {
     "no model": ("inspect", "Missing argument 'MODEL'."),
     "no folded model": ("verify m.onnx", "Missing argument 'FOLDED'."),
     "two models to inspect": ("inspect m.onnx n.onnx", "Got unexpected extra argument (n.onnx)"),
-    "an unknown format": ("inspect m.onnx --format xml", "'xml' is not one of 'text', 'json', 'markdown'."),
-    "a report of unknown form": ("inspect m.onnx --report r.html", "'r.html': the name must end in .json, .md or .txt"),
-    "a report without suffix": ("inspect m.onnx --report r", "'r': the name must end in .json, .md or .txt"),
+    "an unknown format": (
+        "inspect m.onnx --format xml",
+        "'xml' is not one of 'text', 'json', 'markdown', 'github', 'junit'.",
+    ),
+    "a report of unknown form": (
+        "inspect m.onnx --report r.pdf",
+        "'r.pdf': the name must end in .json, .md, .txt, .xml or .html",
+    ),
+    "a report without suffix": (
+        "inspect m.onnx --report r",
+        "'r': the name must end in .json, .md, .txt, .xml or .html",
+    ),
     "a shape with commas": ("inspect m.onnx --input 1,3", "'1,3': expected a shape such as 1x3x224x224"),
     "an empty shape": ("inspect m.onnx --input x=", "'x=': expected a shape"),
     "a size of zero": ("inspect m.onnx --input 1x0", "'1x0': every size is at least 1."),

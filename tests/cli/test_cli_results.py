@@ -24,6 +24,9 @@ from bnfold.errors import (
     UsageError,
 )
 from bnfold.records import Report
+from bnfold.render.github import to_github
+from bnfold.render.html import to_html
+from bnfold.render.junit import to_junit
 from bnfold.render.markdown import to_markdown
 from bnfold.render.page import Page
 from bnfold.render.text import to_text
@@ -153,10 +156,11 @@ def test_json_is_alone_on_stdout(api: Api, bnfold: CommandLine, words: str, repo
 
 
 @pytest.mark.parametrize(("words", "report"), COMMANDS.values(), ids=COMMANDS)
-def test_markdown_is_alone_on_stdout(api: Api, bnfold: CommandLine, words: str, report: Report) -> None:
-    outcome = bnfold(*words.split(), "--format", "markdown")
-    assert outcome.out == to_markdown(report)
-    assert len(api.calls) == 1
+def test_other_forms_are_alone_on_stdout(api: Api, bnfold: CommandLine, words: str, report: Report) -> None:
+    assert bnfold(*words.split(), "--format", "markdown").out == to_markdown(report)
+    assert bnfold(*words.split(), "--format", "github").out == to_github(report)
+    assert bnfold(*words.split(), "--format", "junit").out == to_junit([report])
+    assert len(api.calls) == 3
 
 
 def test_verbose_says_more(api: Api, bnfold: CommandLine) -> None:
@@ -185,13 +189,17 @@ def test_what_work_prints_is_not_in_the_result(api: Api, bnfold: CommandLine) ->
 def test_reports_are_written_in_the_form_of_their_suffix(api: Api, bnfold: CommandLine) -> None:
     Path("r.json").write_text("an older report", encoding="utf-8")
     outcome = bnfold("inspect", "m.onnx", "--report", "r.json", "--report", "r.TXT", "--report", "r.md")
+    also = bnfold("inspect", "m.onnx", "--report", "r.xml", "--report", "r.html")
+    assert also.out == outcome.out
     assert outcome.code == 0
     assert Path("r.json").read_text(encoding="utf-8") == sample.INSPECTION.to_json() + "\n"
     text = Path("r.TXT").read_text(encoding="utf-8")
     assert text.startswith(to_text(sample.INSPECTION, Page()))
     assert text.endswith("warning: the model has no opset import\n")
     assert Path("r.md").read_text(encoding="utf-8") == to_markdown(sample.INSPECTION)
-    assert len(api.calls) == 1
+    assert Path("r.xml").read_text(encoding="utf-8") == to_junit([sample.INSPECTION])
+    assert Path("r.html").read_text(encoding="utf-8") == to_html([sample.INSPECTION])
+    assert len(api.calls) == 2
 
 
 def test_a_report_that_cannot_be_written_is_known_before_any_work(api: Api, bnfold: CommandLine) -> None:

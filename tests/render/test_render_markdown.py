@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sample_reports as sample
@@ -19,37 +18,6 @@ from bnfold.render.markdown import blocks_to_markdown, code, plain, to_markdown
 from bnfold.render.page import Column, Styled, Table
 
 GOLDEN = Path(__file__).with_name("golden")
-REPORTS: dict[str, Report] = {
-    "inspect": sample.INSPECTION,
-    "inspect-nothing": sample.NOTHING_FOUND,
-    "convert": sample.CONVERSION,
-    "convert-dry-run": dataclasses.replace(sample.CONVERSION, output=None, verification=None, timing=None),
-    "verify-passed": sample.PASSED,
-    "verify-failed": sample.FAILED,
-    "bench": sample.BENCHMARK,
-}
-HOSTILE = {
-    "pipe": "a|b",
-    "escaped pipe": r"a\|b",
-    "backtick": "a`b",
-    "backticks": "``a``",
-    "backslash at the end": "a\\",
-    "newline": "a\nb",
-    "end of the cell and a new row": "a |\n| b | c |",
-    "HTML": "<img src=x onerror=alert(1)>",
-    "end of the code element": "</code></summary><b>",
-    "entity": "&lt;b&gt; &#124;",
-    "emphasis": "__init__ *a* ~~b~~ _c_",
-    "link": "[a](http://example.org) ![b](c) <http://example.org>",
-    "comment": "<!-- a",
-    "mention": "@somebody and #1",
-    "maths": "$x$ and $$y$$",
-    "blanks at the ends": " a ",
-    "only blanks": "  ",
-    "empty": "",
-    "control characters": "a\x1b[2J\u202eb",
-    "another script": "层/归一化",
-}
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
@@ -92,7 +60,7 @@ def rows_of(page: str) -> list[list[Token]]:
     return rows
 
 
-@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("name", sample.HOSTILE.values(), ids=sample.HOSTILE)
 def test_a_name_in_code_is_shown_as_it_is_and_does_nothing(name: str) -> None:
     page = f"| name | verdict |\n| --- | --- |\n| {code(name)} | kept |\n"
     seen = Seen(PARSER.render(page))
@@ -101,7 +69,7 @@ def test_a_name_in_code_is_shown_as_it_is_and_does_nothing(name: str) -> None:
     assert set(seen.tags) == {"table", "thead", "tbody", "tr", "th", "td", "code"}
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("text", sample.HOSTILE.values(), ids=sample.HOSTILE)
 def test_a_sentence_is_shown_as_it_is_and_calls_nobody(text: str) -> None:
     page = f"| detail | verdict |\n| --- | --- |\n| {plain(text)} | kept |\n"
     seen = Seen(PARSER.render(page))
@@ -113,34 +81,19 @@ def test_a_sentence_is_shown_as_it_is_and_calls_nobody(text: str) -> None:
     assert "#" not in outside
 
 
-def hostile(value: Any, word: str) -> Any:
-    """The value with every name and sentence in it replaced."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = {"path", "name", "at", "detail", "remedy", "model", "runtime", "note", "processor", "dtype", "rule"}
-        changes = {
-            field.name: word if field.name in names else hostile(getattr(value, field.name), word)
-            for field in dataclasses.fields(value)
-            if field.init
-        }
-        return dataclasses.replace(value, **changes)
-    if isinstance(value, tuple):
-        return tuple(word if isinstance(item, str) else hostile(item, word) for item in value)
-    return value
-
-
-@pytest.mark.parametrize("word", [word for word in HOSTILE.values() if word.strip()])
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("word", [word for word in sample.HOSTILE.values() if word.strip()])
+@pytest.mark.parametrize("name", sample.REPORTS)
 def test_hostile_names_leave_the_structure_of_a_report_as_it_is(name: str, word: str) -> None:
-    usual, page = (to_markdown(hostile(REPORTS[name], each), details=True) for each in ("name", word))
+    usual, page = (to_markdown(sample.hostile(sample.REPORTS[name], each), details=True) for each in ("name", word))
     assert [len(row) for row in rows_of(page)] == [len(row) for row in rows_of(usual)]
     tags = [[tag for tag in Seen(PARSER.render(each)).tags if tag != "code"] for each in (page, usual)]
     assert tags[0] == tags[1]
     assert page.replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", sample.REPORTS)
 def test_the_markdown_is_the_one_we_have_read(name: str) -> None:
-    assert to_markdown(REPORTS[name]) == (GOLDEN / f"{name}.md").read_text(encoding="utf-8")
+    assert to_markdown(sample.REPORTS[name]) == (GOLDEN / f"{name}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -16,29 +16,19 @@ from bnfold.render.reasons import reason_blocks, reason_table
 from bnfold.render.text import to_text, warnings_of
 
 GOLDEN = Path(__file__).with_name("golden")
-DRY_RUN = dataclasses.replace(sample.CONVERSION, output=None, verification=None, timing=None)
-REPORTS: dict[str, Report] = {
-    "inspect": sample.INSPECTION,
-    "inspect-nothing": sample.NOTHING_FOUND,
-    "convert": sample.CONVERSION,
-    "convert-dry-run": DRY_RUN,
-    "verify-passed": sample.PASSED,
-    "verify-failed": sample.FAILED,
-    "bench": sample.BENCHMARK,
-}
 PAGES = {"file": Page(), "80": Page(width=80), "details": Page(details=True)}
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", sample.REPORTS)
 def test_the_text_is_the_one_we_have_read(name: str, page: Page) -> None:
     width = next(key for key, value in PAGES.items() if value is page)
     expected = (GOLDEN / f"{name}.{width}.txt").read_text(encoding="utf-8")
-    assert to_text(REPORTS[name], page) == expected
+    assert to_text(sample.REPORTS[name], page) == expected
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+@pytest.mark.parametrize("report", sample.REPORTS.values(), ids=sample.REPORTS)
 def test_no_line_is_wider_than_the_terminal(report: Report, width: int) -> None:
     assert max(map(len, to_text(report, Page(width=width, details=True)).splitlines())) <= width
 
@@ -50,7 +40,7 @@ def test_no_line_is_wider_than_the_terminal(report: Report, width: int) -> None:
             sample.INSPECTION, "found 3 batch norms: 1 folded, 2 kept; also folded 1 run of constants", id="3"
         ),
         pytest.param(sample.NOTHING_FOUND, "found 0 batch norms", id="0"),
-        pytest.param(DRY_RUN, "nothing was written", id="dry run"),
+        pytest.param(sample.DRY_RUN, "nothing was written", id="dry run"),
         pytest.param(sample.CONVERSION, "wrote models/model.folded.onnx (261.0 kB)", id="written"),
         pytest.param(sample.PASSED, "PASS", id="same"),
         pytest.param(sample.FAILED, "FAIL", id="other"),
@@ -84,7 +74,7 @@ def hostile(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+@pytest.mark.parametrize("report", sample.REPORTS.values(), ids=sample.REPORTS)
 def test_names_from_a_model_are_escaped_everywhere(report: Report) -> None:
     text = to_text(hostile(report), Page(details=True))
     assert ESCAPED in text
