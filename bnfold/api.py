@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold.conversion import Conversion
 from bnfold.errors import CheckFailedError, RequirementError
+from bnfold.files.recognise import require_model
+from bnfold.files.suffixes import require_fitting_name
 from bnfold.files.writing import check_target
 from bnfold.formats.opening import open_model, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
@@ -124,6 +126,7 @@ def convert(
     """
     path = Path(source)
     target = default_output(path) if output is None else Path(output)
+    require_fitting_name(target, require_model(path), path)
     if not (dry_run or check):
         check_target(target, force=force, inputs=[path])
     conversion = _conversion(

@@ -215,6 +215,12 @@ def test_the_source_and_what_was_done_stand_in_the_metadata(model: Path, tmp_pat
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
 
 
+def test_an_output_that_is_named_like_another_kind_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="would not be what its name says"):
+        bnfold.convert(model, tmp_path / "net.pt")
+    assert not (tmp_path / "net.pt").exists()
+
+
 def test_a_run_of_convert_that_writes_nothing(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     assert bnfold.convert(model, out, dry_run=True).output is None

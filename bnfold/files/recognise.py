@@ -39,7 +39,7 @@ class Kind(Enum):
     PT2 = "an exported PyTorch program (.pt2)"
     PICKLE = "a Python pickle that torch.save did not write"
     ZIP = "a zip archive with no model in it"
-    BROKEN_ZIP = "the beginning of a zip archive"
+    BROKEN_ZIP = "a zip archive that is cut short or damaged"
     LFS_POINTER = "a Git LFS pointer, not the file it stands for"
     HTML = "a web page"
     TAR = "a tar archive"
@@ -59,7 +59,7 @@ _REMEDIES: Final = {
     Kind.PT2: "give the module's state_dict with --model pkg.module:factory, or export the module to ONNX",
     Kind.PICKLE: "save the model with torch.save(module.state_dict(), PATH)",
     Kind.ZIP: "unpack it and give the model inside",
-    Kind.BROKEN_ZIP: "its end is missing: copy or download it again",
+    Kind.BROKEN_ZIP: "its directory, at the end, cannot be read: copy or download it again",
     Kind.LFS_POINTER: "run `git lfs pull` where it was cloned",
     Kind.HTML: "download it again: the address led to a page about the file, or to a log-in",
     Kind.TAR: "unpack it and give the model inside",
@@ -125,7 +125,8 @@ def _kind_of_zip(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
-    except (zipfile.BadZipFile, NotImplementedError, OSError):  # OSError: a seek that the damaged end asks for
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        # Of a damaged directory: OSError for a seek that it asks for, ValueError for a name that is no text.
         return Kind.BROKEN_ZIP
     if names & {"archive_format", "serialized_exported_program.json"}:  # torch 2.7 and newer, older
         return Kind.PT2

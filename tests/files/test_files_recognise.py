@@ -33,6 +33,13 @@ def zipped(*names: str) -> bytes:
     return buffer.getvalue()
 
 
+def with_damaged_directory() -> bytes:
+    """A checkpoint in whose directory a name is marked as UTF-8 and is none."""
+    content = zipped("net/é", "net/data.pkl")
+    place = content.rindex("é".encode())
+    return content[:place] + b"\xff\xff" + content[place + 2 :]
+
+
 def tarred() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -53,6 +60,7 @@ NO_MODELS = {
     "an .npz archive": (zipped("x.npy", "y.npy"), Kind.ZIP),
     "an empty zip archive": (zipped(), Kind.ZIP),
     "half a checkpoint": (zipped("net/data.pkl", "net/data/0")[:60], Kind.BROKEN_ZIP),
+    "a checkpoint with a damaged directory": (with_damaged_directory(), Kind.BROKEN_ZIP),
     "a tar archive": (tarred(), Kind.TAR),
     "a compressed file": (gzip.compress(b"model"), Kind.GZIP),
     "a plain pickle": (pickle.dumps({"weight": 1}), Kind.PICKLE),

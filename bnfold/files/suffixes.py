@@ -1,0 +1,36 @@
+"""What the ending of an output's name promises to whoever opens the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from bnfold.errors import UsageError
+from bnfold.files.names import printable
+from bnfold.files.recognise import Kind
+
+_CHECKPOINTS: Final = frozenset({Kind.TORCH_ZIP, Kind.TORCH_PICKLE})
+_PROMISES: Final = {
+    ".onnx": frozenset({Kind.ONNX}),
+    ".safetensors": frozenset({Kind.SAFETENSORS}),
+    ".pt": _CHECKPOINTS,
+    ".pth": _CHECKPOINTS,
+    ".pt2": frozenset({Kind.PT2}),
+}
+"""The kinds that a name may stand for; other endings (.bin, .ckpt, .pb, none) promise nothing."""
+
+
+def require_fitting_name(target: Path, kind: Kind, source: Path) -> None:
+    """UsageError where ``target`` is named like another kind of model than ``kind``, which will be written there.
+
+    The kind of ``source`` stays: whoever asks for ``net.pt`` from ``net.safetensors`` expects what is not done. An
+    ending that the source has itself is the user's own.
+    """
+    promised = _PROMISES.get(target.suffix.lower())
+    if promised is None or kind in promised or target.suffix == source.suffix:
+        return
+    fitting = next(suffix for suffix, kinds in _PROMISES.items() if kind in kinds)
+    raise UsageError(
+        f"{printable(str(target))} would not be what its name says: the output is {kind.value}, like the input",
+        remedy=f"name it {printable(str(target.with_suffix(fitting)))}",
+    )
