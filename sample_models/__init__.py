@@ -4,7 +4,8 @@ A network is a row in NETWORKS and a file of its own name, ``sample_models/NAME.
 
 - ``NAME()``: the untrained architecture, what ``--model sample_models.NAME:NAME`` means;
 - ``train(job)``: a trained module;
-- ``reproduce(trained, test, job)``, where ``published`` is set: our figures beside the source's.
+- ``reproduce(trained, test, job)``, where ``published`` is set: our figures beside the source's;
+- ``batch_statistics()``, where ``batch_statistics`` is set: the architecture whose BNs use the batch's statistics.
 
 The trained files that ship lie beside it, as ``NAME.onnx`` and ``NAME.safetensors``. This file imports without torch.
 """
@@ -21,20 +22,25 @@ if TYPE_CHECKING:
 
     from bnfold.data import DataSet
     from sample_models.figures import Figures
-    from sample_models.training import Job
+    from sample_models.jobs import Job
 
 HERE: Final = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Network:
-    """A row of the registry. ``shipped``: trained files are in the package; ``published``: figures to reproduce."""
+    """A row of the registry.
+
+    ``shipped``: trained files are in the package; ``published``: there are figures to reproduce; ``batch_statistics``:
+    it can be exported as it runs in training, too.
+    """
 
     name: str
     summary: str
     source: str
     shipped: bool
     published: bool
+    batch_statistics: bool = False
 
     @property
     def factory(self) -> str:
@@ -60,10 +66,14 @@ class Network:
 
 
 class NetworkFile(Protocol):
-    """What a network's file offers. ``reproduce`` is there where the registry says ``published``."""
+    """What a network's file offers; ``reproduce`` and ``batch_statistics`` only where the registry says so."""
 
     def train(self, job: Job) -> nn.Module:
         """The trained network, in evaluation mode."""
+        ...
+
+    def batch_statistics(self) -> nn.Module:
+        """The untrained architecture whose BNs normalise by the batch they are given, also in evaluation mode."""
         ...
 
     def reproduce(self, trained: nn.Module, test: DataSet, job: Job) -> Figures:
@@ -85,5 +95,13 @@ NETWORKS: Final = (
         source="ours: tinycnn's small sibling",
         shipped=True,
         published=False,
+    ),
+    Network(
+        name="sigmoid100",
+        summary="dense 100-100 with sigmoids; two BNs behind layers without bias; 0.4 MB",
+        source="Hallström (R2RT) 2016",
+        shipped=True,
+        published=False,
+        batch_statistics=True,
     ),
 )

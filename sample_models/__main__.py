@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bnfold.errors import BnfoldError, InputError
+from bnfold.errors import BnfoldError, InputError, UsageError
 from sample_models import NETWORKS, Network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bnfold.data import DataSet, Split
-    from sample_models.training import Epoch, Job
+    from sample_models.jobs import Epoch, Job
 
 _OUT: Final = Path("out")
 _BY_NAME: Final = {network.name: network for network in NETWORKS}
@@ -63,7 +63,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _train_and_write(network: Network, options: argparse.Namespace) -> None:
     from sample_models.files import prepare, write
-    from sample_models.training import accuracy, labels_of
+    from sample_models.jobs import labels_of
+    from sample_models.training import accuracy
 
     prepare(network, options.out)
     module = network.file().train(_job(options))
@@ -86,9 +87,14 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from sample_models.files import prepare, read, write
+    from sample_models.files import prepare, read, write, write_batch_statistics
 
     network = _BY_NAME[options.name]
+    if options.batch_statistics and not network.batch_statistics:
+        raise UsageError(
+            f"{network.name} has no form with batch statistics",
+            remedy=f"the networks that have one: {', '.join(row.name for row in NETWORKS if row.batch_statistics)}",
+        )
     weights = options.weights or network.weights()
     if not weights.is_file():
         raise InputError(
@@ -97,12 +103,13 @@ def _export(options: argparse.Namespace) -> None:
             remedy=f"run `python -m sample_models train {network.name}`, then name its .safetensors with --weights",
         )
     prepare(network, options.out)
-    for path in write(network, read(network, weights), options.out):
+    write_form = write_batch_statistics if options.batch_statistics else write
+    for path in write_form(network, read(network, weights), options.out):
         print(f"wrote {path}, {path.stat().st_size} bytes")
 
 
 def _job(options: argparse.Namespace) -> Job:
-    from sample_models.training import Job
+    from sample_models.jobs import Job
 
     return Job(data=_data("train", options), progress=Printed(), seed=options.seed, epochs=options.epochs)
 
@@ -128,9 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_training_options(reproduce)
     reproduce.set_defaults(command=_reproduce)
 
-    export = commands.add_parser("export", help="write a trained network as ONNX, its batch norms kept")
+    export = commands.add_parser("export", help="write a trained network as safetensors and ONNX, its batch norms kept")
     export.add_argument("name", choices=list(_BY_NAME), metavar="NAME")
     export.add_argument("--weights", type=Path, metavar="FILE", help="its .safetensors; default: the one that ships")
+    export.add_argument(
+        "--batch-statistics", action="store_true", help="as in training: its BNs use the batch's own statistics"
+    )
     export.add_argument("--out", type=Path, default=_OUT, metavar="DIR", help="default: %(default)s")
     export.set_defaults(command=_export)
     return parser

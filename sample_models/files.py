@@ -45,6 +45,40 @@ def write(network: Network, module: nn.Module, directory: Path) -> tuple[Path, P
     return weights, onnx
 
 
+def write_batch_statistics(network: Network, module: nn.Module, directory: Path) -> tuple[Path, Path]:
+    """Write the trained network as it runs in training, each BN with its batch's statistics; the two paths.
+
+    The BNs of the state_dict have no running statistics, and those of the ONNX model are in training mode, with the
+    statistics that every training begins with.
+    """
+    from safetensors.torch import save
+
+    weights, onnx = (directory / f"{network.name}-batch-statistics{suffix}" for suffix in (".safetensors", ".onnx"))
+    kept = network.file().batch_statistics().state_dict().keys()
+    state = {name: tensor for name, tensor in module.state_dict().items() if name in kept}
+    model = in_training_mode(export(module)).SerializeToString(deterministic=True)
+    write_together({weights: save(state), onnx: model}, force=True)
+    return weights, onnx
+
+
+def in_training_mode(model: ModelProto) -> ModelProto:
+    """``model`` with its BNs set to training mode, in place: mean 0 and variance 1 as they begin, three outputs."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    begin: dict[str, float] = {}
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            node.attribute.append(helper.make_attribute("training_mode", 1))
+            node.output.extend([f"{node.output[0]}_mean", f"{node.output[0]}_variance"])
+            begin |= {node.input[3]: 0, node.input[4]: 1}
+    for tensor in model.graph.initializer:
+        if tensor.name in begin:
+            array = np.full_like(numpy_helper.to_array(tensor), begin[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return model
+
+
 def read(network: Network, path: Path) -> nn.Module:
     """The trained network out of its ``.safetensors``, in evaluation mode. Raises InputError for any other file."""
     from safetensors import SafetensorError

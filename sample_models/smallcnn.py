@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sample_models.training import Job, Phase, Recipe, fit
+from sample_models.jobs import Job, Phase, Recipe
+from sample_models.training import fit
 
 RECIPE = Recipe(phases=(Phase(6, 0.004), Phase(4, 0.001), Phase(2, 0.0002)), batch=128)
 

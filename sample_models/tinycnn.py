@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import bnfold
 from sample_models.figures import Figure, Figures, paired_medians_ms, percent
-from sample_models.training import Job, Phase, Recipe, fit, pixels, predictions
+from sample_models.jobs import Job, Phase, Recipe
+from sample_models.training import fit, pixels, predictions
 
 if TYPE_CHECKING:
     from bnfold.data import DataSet

@@ -7,75 +7,28 @@ sums are taken in another order and the last bits differ.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer, RMSprop
+
+from sample_models.jobs import Epoch, Job, Recipe, Solver, labels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bnfold.data import DataSet
+    from sample_models.jobs import Progress
 
 _EVALUATION_BATCH = 1000
 
-
-@dataclass(frozen=True)
-class Phase:
-    """Some epochs at one learning rate."""
-
-    epochs: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: Adam on cross-entropy. The first ``validation`` images are not trained on."""
-
-    phases: tuple[Phase, ...]
-    batch: int
-    validation: int = 5_000
-
-    @property
-    def learning_rates(self) -> tuple[float, ...]:
-        """One learning rate an epoch."""
-        return tuple(phase.learning_rate for phase in self.phases for _ in range(phase.epochs))
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to. ``number`` counts from 1, ``of`` is how many there will be."""
-
-    number: int
-    of: int
-    learning_rate: float
-    loss: float
-    validation_accuracy: float
-    seconds: float
-
-
-class Progress(Protocol):
-    """Someone who is told how far the training is."""
-
-    def step(self, done: int, of: int) -> None:
-        """A batch has been trained on: ``done`` of ``of`` in this epoch."""
-        ...
-
-    def epoch(self, epoch: Epoch) -> None:
-        """An epoch has ended."""
-        ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a network's ``train`` is given. ``epochs`` ends the training early, for a quick look; None: all of them."""
-
-    data: DataSet
-    progress: Progress
-    seed: int = 0
-    epochs: int | None = None
+_OPTIMIZERS: Final[dict[Solver, Callable[..., Optimizer]]] = {
+    Solver.ADAM: lambda parameters, lr: Adam(parameters, lr, fused=True),
+    Solver.RMSPROP: RMSprop,
+    Solver.GRADIENT_DESCENT: SGD,
+}
 
 
 def pixels(images: NDArray[Any]) -> Tensor:
@@ -87,25 +40,18 @@ def fit(module: nn.Module, recipe: Recipe, job: Job) -> None:
     """Train ``module`` in place and leave it in evaluation mode."""
     images, labels = job.data.x, labels_of(job.data)
     rates = recipe.learning_rates[: job.epochs]
-    optimizer = torch.optim.Adam(module.parameters(), lr=rates[0], fused=True)
+    optimizer = _OPTIMIZERS[recipe.solver](module.parameters(), lr=rates[0])
     shuffle = torch.Generator().manual_seed(job.seed)
+    trained_on = recipe.training_images(len(images))
     for number, rate in enumerate(rates, start=1):
         start = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = rate
-        order = recipe.validation + torch.randperm(len(images) - recipe.validation, generator=shuffle)
-        loss = _train_epoch(
-            module, optimizer, (images, torch.from_numpy(labels)), _batches(order, recipe.batch), job.progress
-        )
+        order = trained_on.start + torch.randperm(len(trained_on), generator=shuffle)
+        batches = recipe.batches(order.numpy())
+        loss = _train_epoch(module, optimizer, (images, torch.from_numpy(labels)), batches, job.progress)
         validation = accuracy(module, images[: recipe.validation], labels[: recipe.validation])
         job.progress.epoch(Epoch(number, len(rates), rate, loss, validation, time.perf_counter() - start))
-
-
-def labels_of(data: DataSet) -> NDArray[np.int64]:
-    """The labels, which MNIST always has."""
-    if data.y is None:
-        raise ValueError(f"{data.name} has no labels to train on or to compare with")
-    return data.y.astype(np.int64)
 
 
 def predictions(module: nn.Module, images: NDArray[Any]) -> NDArray[np.int64]:
@@ -125,9 +71,9 @@ def accuracy(module: nn.Module, images: NDArray[Any], labels: NDArray[Any]) -> f
 
 def _train_epoch(
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     data: tuple[NDArray[Any], Tensor],
-    batches: list[Tensor],
+    batches: list[NDArray[np.int64]],
     progress: Progress,
 ) -> float:
     """One pass over ``batches`` (indices into ``data``); the mean loss."""
@@ -136,13 +82,9 @@ def _train_epoch(
     total = 0.0
     for done, batch in enumerate(batches, start=1):
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(module(pixels(images[batch.numpy()])), labels[batch])
+        loss = nn.functional.cross_entropy(module(pixels(images[batch])), labels[batch])
         torch.autograd.backward(loss)
         optimizer.step()
         total += loss.item() * len(batch)
         progress.step(done, len(batches))
     return total / sum(len(batch) for batch in batches)
-
-
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    return [order[start : start + size] for start in range(0, len(order), size)]

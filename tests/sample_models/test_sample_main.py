@@ -97,3 +97,21 @@ def test_export_writes_the_shipped_weights_as_onnx(tmp_path: Path, capsys: pytes
     assert main(["export", "smallcnn", "--out", str(tmp_path)]) == 0
 
     assert f"wrote {tmp_path / 'smallcnn.onnx'}" in capsys.readouterr().out
+
+
+def test_batch_statistics_of_a_network_without_that_form_exit_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "smallcnn", "--batch-statistics", "--out", str(tmp_path)]) == 2
+
+    assert "the networks that have one: sigmoid100" in capsys.readouterr().err
+
+
+def test_batch_statistics_are_exported_under_a_name_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "sigmoid100", "--batch-statistics", "--out", str(tmp_path)]) == 0
+
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["sigmoid100-batch-statistics.onnx", "sigmoid100-batch-statistics.safetensors"]
+    assert f"wrote {tmp_path / names[0]}" in capsys.readouterr().out

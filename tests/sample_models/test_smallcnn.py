@@ -11,7 +11,8 @@ from torch import nn
 from bnfold.data import load_mnist
 from sample_models import NETWORKS
 from sample_models.files import export, read
-from sample_models.training import accuracy, labels_of, pixels
+from sample_models.jobs import labels_of
+from sample_models.training import accuracy, pixels
 
 SMALLCNN = next(network for network in NETWORKS if network.name == "smallcnn")
 BATCH_NORMS = ["stem_bn", "depthwise_bn", "grouped_bn", "dense_bn", "hidden_bn"]

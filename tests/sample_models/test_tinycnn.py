@@ -7,8 +7,8 @@ from torch import nn
 
 from bnfold.data import DataSet
 from sample_models import tinycnn
+from sample_models.jobs import Epoch, Job, Phase, Recipe
 from sample_models.tinycnn import TinyCNN
-from sample_models.training import Epoch, Job, Phase, Recipe
 
 
 class Silent:

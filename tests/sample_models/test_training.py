@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from bnfold.data import DataSet
-from sample_models.training import Epoch, Job, Phase, Recipe, accuracy, fit, labels_of, pixels, predictions
+from sample_models.jobs import Epoch, Job, Phase, Recipe, labels_of
+from sample_models.training import accuracy, fit, pixels, predictions
 
 RECIPE = Recipe(phases=(Phase(2, 0.05), Phase(1, 0.001)), batch=32, validation=40)
 
