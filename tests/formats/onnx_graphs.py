@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser, shape_inference
 
@@ -64,14 +64,14 @@ def tensor(name: str, values: NDArray[Any]) -> TensorProto:
     return numpy_helper.from_array(values, name)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model, and for each batch norm into what it folds, or the slug of the reason why not."""
+def bn(source: str, suffix: str = "") -> str:
+    """The text of a batch norm with the parameters of that suffix."""
+    return f"BatchNormalization({source}, {', '.join(name + suffix for name in BN.split(', '))})"
 
-    model: ModelProto
-    verdicts: dict[str, str]
-    freeze: bool = False
-    only: tuple[str, ...] = field(default=())
+
+def case(verdict: Any, body: str, tensors: Arrays, *, id: str, **options: Any) -> Any:  # noqa: A002 - pytest's word
+    """A row of a table: a model, and what becomes of the batch norms in it."""
+    return pytest.param(model(body, tensors, **options), verdict, id=id)
 
 
 def verdicts(plan: Plan) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto
-from onnx_graphs import BN, assert_same_network, folded, model, parameters, verdicts, weight
+from onnx_graphs import BN, assert_same_network, case, folded, model, parameters, verdicts, weight
 
 from bnfold import fold
 
@@ -19,30 +19,26 @@ C = "c = Conv(x, w, k)"
 NORM = f"BatchNormalization(%s, {BN})"
 
 
-def case(body: str, tensors: dict[str, Any], expected: Any, *, id: str, **options: Any) -> Any:  # noqa: A002 - pytest's word
-    return pytest.param(model(body, tensors, **options), expected, id=id)
-
-
 LEFT_ALONE = [
-    case(f"{C} y = Mul(c, s)", CONV | {"s": weight(4)}, {}, id="a [C] constant multiplies the width, not the channels"),
-    case(f"{C} y = Add(c, s)", CONV | {"s": weight(1, 4, 4, 4)}, {}, id="a constant per element"),
-    case(f"{C} y = Div(s, c)", EVERYTHING, {}, id="a constant divided by the value"),
-    case(f"{C} y = Mul(c, s)", CONV | {"s": weight(1, 4, 1, 1, 1)}, {}, id="a constant that raises the rank"),
+    case({}, f"{C} y = Mul(c, s)", CONV | {"s": weight(4)}, id="a [C] constant multiplies the width, not the channels"),
+    case({}, f"{C} y = Add(c, s)", CONV | {"s": weight(1, 4, 4, 4)}, id="a constant per element"),
+    case({}, f"{C} y = Div(s, c)", EVERYTHING, id="a constant divided by the value"),
+    case({}, f"{C} y = Mul(c, s)", CONV | {"s": weight(1, 4, 1, 1, 1)}, id="a constant that raises the rank"),
     case(
+        {},
         "d = Conv(x, v1) y = Mul(d, s)",
         {"v1": weight(1, 3, 3, 3), **PER_CHANNEL},
-        {},
         id="a constant that spreads one channel over four",
     ),
-    case("r = Relu(x) y = Mul(r, one)", ONE, {}, id="no layer"),
-    case(f"{C} h = Mul(c, s) y = Add(h, c)", EVERYTHING, {}, id="the layer's output is read twice"),
+    case({}, "r = Relu(x) y = Mul(r, one)", ONE, id="no layer"),
+    case({}, f"{C} h = Mul(c, s) y = Add(h, c)", EVERYTHING, id="the layer's output is read twice"),
     case(
-        f"{C} h = Mul(c, zero) y = Div(h, zero)", CONV | {"zero": np.array(0, np.float32)}, {}, id="a division by zero"
+        {}, f"{C} h = Mul(c, zero) y = Div(h, zero)", CONV | {"zero": np.array(0, np.float32)}, id="a division by zero"
     ),
     case(
+        {"h": "no-linear-layer"},
         "r = Relu(x) h = Mul(r, s) a = Add(h, t) y = Relu(a)",
         {"s": weight(3, 1, 1, seed=2), "t": weight(3, 1, 1, seed=3)},
-        {"h": "no-linear-layer"},
         id="a batch norm written out, between activations",
     ),
 ]
@@ -57,27 +53,27 @@ def test_left_alone(proto: ModelProto, expected: dict[str, str]) -> None:
 
 
 WRITTEN_OUT = [
-    case(f"{C} h = Mul(c, s) y = Add(h, t)", EVERYTHING, {"h": "c"}, id="scale, shift"),
+    case({"h": "c"}, f"{C} h = Mul(c, s) y = Add(h, t)", EVERYTHING, id="scale, shift"),
     case(
-        f"{C} h = Sub(c, s) n = Div(h, t) o = Mul(n, u) y = Add(t, o)", EVERYTHING, {"h": "c"}, id="the whole formula"
+        {"h": "c"}, f"{C} h = Sub(c, s) n = Div(h, t) o = Mul(n, u) y = Add(t, o)", EVERYTHING, id="the whole formula"
     ),
     case(
+        {"h": "c"},
         f"{C} e = Constant<value_float = 0.001>() p = Add(vv, e) q = Sqrt(p) h = Sub(c, s) y = Div(h, q)",
         EVERYTHING | {"vv": np.abs(weight(4, 1, 1, seed=8)) + 0.1},
-        {"h": "c"},
         id="√(var + ε) computed in the graph",
     ),
     case(
+        {"h": "c"},
         "c = MatMul(x, w) h = Mul(c, s) y = Sub(h, t)",
         {"w": weight(6, 4), "s": weight(4, seed=2), "t": weight(4, seed=3)},
-        {"h": "c"},
         x="float[N,6] x",
         id="behind a matrix product",
     ),
     case(
+        {"h": "y"},
         "h = Mul(x, s) a = Add(h, t) y = Conv(a, w, k)",
         {"w": weight(4, 3, 3, 3), "k": weight(4), "s": weight(3, 1, 1, seed=2), "t": weight(3, 1, 1, seed=3)},
-        {"h": "y"},
         id="before a layer",
     ),
 ]
@@ -92,23 +88,23 @@ def test_a_batch_norm_that_is_written_out_folds(proto: ModelProto, expected: dic
 
 
 BESIDE = [
-    case(f"{C} y = Mul(c, s)", EVERYTHING, 1, id="multiplied"),
-    case(f"{C} y = Mul(s, c)", EVERYTHING, 1, id="constant first"),
-    case(f"{C} y = Sub(s, c)", EVERYTHING, 1, id="constant − x"),
-    case(f"{C} y = Div(c, s)", EVERYTHING, 1, id="divided"),
-    case(f"{C} y = Add(c, one)", EVERYTHING, 1, id="a single number"),
-    case(f"{C} h = Mul(c, two) i = Identity(h) y = Add(i, one)", EVERYTHING, 2, id="two runs"),
+    case(1, f"{C} y = Mul(c, s)", EVERYTHING, id="multiplied"),
+    case(1, f"{C} y = Mul(s, c)", EVERYTHING, id="constant first"),
+    case(1, f"{C} y = Sub(s, c)", EVERYTHING, id="constant − x"),
+    case(1, f"{C} y = Div(c, s)", EVERYTHING, id="divided"),
+    case(1, f"{C} y = Add(c, one)", EVERYTHING, id="a single number"),
+    case(2, f"{C} h = Mul(c, two) i = Identity(h) y = Add(i, one)", EVERYTHING, id="two runs"),
     case(
+        1,
         "c = MatMul(x, w) r = Reshape(c, shape) t = Transpose<perm = [0, 2, 1, 3]>(r) y = Mul(t, one)",
         {"w": weight(6, 8), "shape": np.array([2, 5, 2, 4]), **ONE},
-        1,
         x="float[2,5,6] x",
         id="the scale of attention",
     ),
     case(
+        1,
         "a = Sub(x, s) h = Div(a, one) y = Conv(h, w, k)",
         {"w": weight(4, 3, 3, 3), "k": weight(4), "s": weight(3, 1, 1), **ONE},
-        1,
         id="the normalisation of the input",
     ),
 ]
@@ -124,13 +120,13 @@ def test_other_runs_beside_a_layer_fold_too(proto: ModelProto, runs: int) -> Non
 
 
 MIXED = [
-    case(f"{C} h = Mul(c, one) y = {NORM % 'h'}", EVERYTHING, {"y": "c"}, id="number, batch norm"),
-    case(f"{C} n = {NORM % 'c'} y = Mul(n, s)", EVERYTHING, {"n": "c"}, id="batch norm, scale"),
-    case(f"{C} a = Add(c, s) n = {NORM % 'a'} y = Sub(one, n)", EVERYTHING, {"n": "c"}, id="bias, batch norm, 1 − x"),
+    case({"y": "c"}, f"{C} h = Mul(c, one) y = {NORM % 'h'}", EVERYTHING, id="number, batch norm"),
+    case({"n": "c"}, f"{C} n = {NORM % 'c'} y = Mul(n, s)", EVERYTHING, id="batch norm, scale"),
+    case({"n": "c"}, f"{C} a = Add(c, s) n = {NORM % 'a'} y = Sub(one, n)", EVERYTHING, id="bias, batch norm, 1 − x"),
     case(
+        {"n": "c", "h": "c"},
         f"{C} n = {NORM % 'c'} h = Mul(n, s) y = Add(h, t)",
         EVERYTHING,
-        {"n": "c", "h": "c"},
         id="batch norm, written-out one",
     ),
 ]
@@ -148,19 +144,19 @@ THREE = parameters(3) | {name: weight(3, 1, 1, seed=seed) for name, seed in (("s
 NORM_3 = f"BatchNormalization(%s, {BN})"
 
 BETWEEN_ACTIVATIONS = [
-    case(f"r = Relu(x) h = Mul(r, s) n = {NORM_3 % 'h'} y = Relu(n)", THREE, ["Mul", "Add"], id="scale, batch norm"),
-    case(f"r = Relu(x) h = Add(r, one) n = {NORM_3 % 'h'} y = Relu(n)", THREE, ["Mul", "Add"], id="number, batch norm"),
-    case(f"r = Relu(x) n = {NORM_3 % 'r'} h = Sub(one, n) y = Relu(h)", THREE, ["Mul", "Add"], id="batch norm, 1 − x"),
+    case(["Mul", "Add"], f"r = Relu(x) h = Mul(r, s) n = {NORM_3 % 'h'} y = Relu(n)", THREE, id="scale, batch norm"),
+    case(["Mul", "Add"], f"r = Relu(x) h = Add(r, one) n = {NORM_3 % 'h'} y = Relu(n)", THREE, id="number, batch norm"),
+    case(["Mul", "Add"], f"r = Relu(x) n = {NORM_3 % 'r'} h = Sub(one, n) y = Relu(h)", THREE, id="batch norm, 1 − x"),
     case(
+        ["Mul", "Add"],
         f"r = Relu(x) n = {NORM_3 % 'r'} h = Mul(n, s) a = Add(h, t) y = Relu(a)",
         THREE,
-        ["Mul", "Add"],
         id="batch norm, written-out one",
     ),
     case(
+        ["Mul", "Add"],
         f"n = {NORM_3 % 'x'} h = Mul(n, s) y = Relu(h) z = Neg(x)",
         THREE,
-        ["Mul", "Add"],
         y="float[] y, float[] z",
         id="an input with another reader",
     ),
@@ -207,19 +203,19 @@ def number(value: float) -> Any:
 
 
 ROUNDS_ON_PURPOSE = [
-    case("d = Add(x, big) y = Sub(d, big)", {"big": number(3 * 2**22)}, {}, id="to whole numbers"),
-    case("d = Add(x, big) y = Add(d, less)", {"big": number(2048), "less": number(-2048)}, {}, id="float16's"),
+    case({}, "d = Add(x, big) y = Sub(d, big)", {"big": number(3 * 2**22)}, id="to whole numbers"),
+    case({}, "d = Add(x, big) y = Add(d, less)", {"big": number(2048), "less": number(-2048)}, id="float16's"),
     case(
+        {},
         "s = Mul(x, small) d = Add(s, big) y = Sub(d, big)",
         {"small": number(2**-20), "big": number(8)},
-        {},
         id="a small value and a constant that is large beside it",
     ),
-    case(f"{C} d = Add(c, big) y = Sub(d, big)", CONV | {"big": number(3 * 2**22)}, {}, id="below a layer"),
+    case({}, f"{C} d = Add(c, big) y = Sub(d, big)", CONV | {"big": number(3 * 2**22)}, id="below a layer"),
     case(
+        {"y": "no-linear-layer"},
         f"d = Add(x, big) e = Sub(d, big) y = {NORM % 'e'}",
         parameters(3) | {"big": number(3 * 2**22)},
-        {"y": "no-linear-layer"},
         id="above a batch norm",
     ),
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from onnx import ModelProto
-from onnx_graphs import BN, assert_same_network, assert_scale_matters, folded, model, parameters, verdicts, weight
+from onnx_graphs import assert_same_network, assert_scale_matters, bn, case, folded, model, parameters, verdicts, weight
 
 from bnfold import fold
 
@@ -18,14 +16,6 @@ BEFORE = {**parameters(3), "w": weight(4, 3, 3, 3), "k": weight(4)}
 BEFORE_NO_SHIFT = BEFORE | {"b": np.zeros(3, np.float32), "m": np.zeros(3, np.float32)}
 DENSE = {"w": weight(6, 4), "k": weight(4), **parameters(4)}
 X3 = "float[2,5,6] x"
-
-
-def bn(source: str, suffix: str = "") -> str:
-    return f"BatchNormalization({source}, {', '.join(name + suffix for name in BN.split(', '))})"
-
-
-def case(verdict: str, body: str, tensors: dict[str, Any], *, id: str, **options: Any) -> Any:  # noqa: A002 - pytest's word
-    return pytest.param(model(body, tensors, **options), verdict, id=id)
 
 
 REFUSALS = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +10,7 @@ from onnx_graphs import (
     BN,
     assert_same_network,
     assert_scale_matters,
+    case,
     folded,
     model,
     parameters,
@@ -26,11 +25,6 @@ from bnfold.core.reason import Reason
 CONV_BN = f"c = Conv(x, w, k) y = BatchNormalization(c, {BN})"
 CONV_TENSORS = {"w": weight(4, 3, 3, 3), "k": weight(4), **parameters(4)}
 LINEAR_X = "float[2,3] x"
-
-
-def case(verdict: str, body: str, tensors: dict[str, Any], *, id: str, **options: Any) -> Any:  # noqa: A002 - pytest's word
-    """A model in which the verdict on the batch norm that makes ``y`` is ``verdict``."""
-    return pytest.param(model(body, tensors, **options), verdict, id=id)
 
 
 def overridable(names: str) -> ModelProto:
