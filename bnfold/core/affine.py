@@ -65,7 +65,3 @@ def from_statistics(gamma: F64Array, beta: F64Array, mean: F64Array, variance: F
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scale = gamma / np.sqrt(variance + epsilon)
         return Affine(scale, beta - mean * scale)
-
-
-Carried = list[tuple[str, Affine]]
-"""Values, and the affine that each must take."""

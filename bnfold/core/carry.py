@@ -2,6 +2,7 @@
 
 Upward: given the affine on an output of the node, which affines on its inputs do the same? Downward: given the affine
 on an input, which one on the outputs? Each kind of node has a row for either direction; a kind without one blocks.
+What an affine becomes between two reshapes, a ``layout.Spread``, crosses layout alone.
 """
 
 from __future__ import annotations
@@ -9,57 +10,56 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bnfold.core import layout
-from bnfold.core.affine import Affine, Carried
+from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
-from bnfold.core.obstacles import blocked, mixes, rank_of, sizes_unknown
+from bnfold.core.layout import Carried, Spread
+from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, sizes_unknown
 from bnfold.core.parts import add_down, concat_down, concat_up, slice_down, slice_up
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.scaling import run_down, run_up
 from bnfold.core.traits import ChannelMap, PadTraits, Permute, PoolTraits, Reshape
 
 
-def upward(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
-    """The affines on inputs of ``node`` that do what ``affine`` does on ``output``. Raises Miss where there are none.
+def upward(view: GraphView, node: Node, output: str, carried: Affine | Spread) -> Carried:
+    """What inputs of ``node`` must take, to do what ``carried`` does on ``output``. Raises Miss where nothing does.
 
     A sum is no row here: its scale and its shift go different ways (``rules.pulling``).
     """
+    if node.kind is OpKind.LAYOUT:
+        return [(node.data, _laid_out(view, node, carried, output, node.data, upward=True))]
+    affine = per_channel(carried)
     row = UPWARD.get(node.kind)
     if row is None:
         raise blocked(node)
     return row(view, node, output, affine)
 
 
-def downward(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
-    """The affines on outputs of ``node`` that ``affine`` on the input in ``slot`` becomes. Raises Miss."""
+def downward(view: GraphView, node: Node, slot: int, carried: Affine | Spread) -> Carried:
+    """What ``carried`` on the input in ``slot`` becomes on the outputs of ``node``. Raises Miss."""
+    if node.kind is OpKind.LAYOUT and slot == 0:
+        return [(node.outputs[0], _laid_out(view, node, carried, node.data, node.outputs[0], upward=False))]
+    affine = per_channel(carried)
     row = DOWNWARD.get(node.kind)
     if row is None:
         raise blocked(node)
     return row(view, node, slot, affine)
 
 
-def _layout_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
-    return [(node.data, _laid_out(view, node, affine, output, node.data, upward=True))]
-
-
-def _layout_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
-    if slot != 0:
-        raise blocked(node)
-    return [(node.outputs[0], _laid_out(view, node, affine, node.data, node.outputs[0], upward=False))]
-
-
-def _laid_out(view: GraphView, node: Node, affine: Affine, here: str, there: str, *, upward: bool) -> Affine:
-    """``affine``, which acts on ``here``, as it acts on the same elements in ``there``."""
+def _laid_out(
+    view: GraphView, node: Node, carried: Affine | Spread, here: str, there: str, *, upward: bool
+) -> Affine | Spread:
+    """``carried``, which acts on ``here``, as it acts on the same elements in ``there``."""
     traits = node.traits
-    moved: Affine | None = affine
+    moved: Affine | Spread | None = carried
     if isinstance(traits, Permute):
-        moved = layout.permuted(affine, traits, upward=upward) if affine.axis < len(traits.axes) else None
+        moved = layout.permuted(carried, traits, node, upward=upward)
     elif isinstance(traits, ChannelMap):
-        moved = layout.rearranged(affine, traits, upward=upward)
+        moved = layout.rearranged(per_channel(carried), traits, upward=upward)
     elif isinstance(traits, Reshape):
         source, target = view.shape(here), view.shape(there)
         if source is None or target is None:
             raise sizes_unknown(node)
-        moved = layout.reshaped(affine, source, target)
+        moved = layout.reshaped(carried, source, target, node)
         if moved is None and not all(isinstance(size, int) for size in (*source[1:], *target[1:])):
             raise sizes_unknown(node)
     if moved is None:
@@ -144,7 +144,6 @@ def _padded(view: GraphView, node: Node, affine: Affine) -> Affine:
 
 
 UPWARD: dict[OpKind, Callable[[GraphView, Node, str, Affine], Carried]] = {
-    OpKind.LAYOUT: _layout_up,
     OpKind.POOL: _pool_up,
     OpKind.SCALE_SHIFT: run_up,
     OpKind.PAD: _pad_up,
@@ -152,7 +151,6 @@ UPWARD: dict[OpKind, Callable[[GraphView, Node, str, Affine], Carried]] = {
     OpKind.SLICE: slice_up,
 }
 DOWNWARD: dict[OpKind, Callable[[GraphView, Node, int, Affine], Carried]] = {
-    OpKind.LAYOUT: _layout_down,
     OpKind.POOL: _pool_down,
     OpKind.SCALE_SHIFT: run_down,
     OpKind.PAD: _pad_down,

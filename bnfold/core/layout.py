@@ -2,27 +2,56 @@
 
 All of these only move elements, so that a per-channel affine on one side is an affine per element on the other; it is
 per channel there too exactly if the elements of every channel got the same scale and shift. Equal sizes prove nothing.
+Between two of them a scale may vary along several axes, and along one again after the second, as in a channel shuffle.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import Shape
+from bnfold.core.graph import Node, Shape
+from bnfold.core.rounding import F64Array
 from bnfold.core.traits import ChannelMap, Permute
 
 Group = tuple[tuple[int, ...], tuple[int, ...]]
 """Axes of two shapes that hold the same elements in the same order."""
 
 
-def permuted(affine: Affine, permute: Permute, *, upward: bool) -> Affine:
-    """``affine`` on the other side of a transposition."""
-    axis = permute.axes[affine.axis] if upward else permute.axes.index(affine.axis)
-    return Affine(affine.scale, affine.shift, axis)
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """A scale and a shift that vary along several axes: what an affine is halfway through a channel shuffle.
+
+    ``values`` is ``(2, *sizes)``, scale and shift, with the sizes of ``axes``, which ascend.
+    """
+
+    values: F64Array
+    axes: tuple[int, ...]
+    by: Node
+    """The node that spread it: the one in the way, if no other gathers it again."""
+
+    @property
+    def is_identity(self) -> bool:
+        """Never: what changes nothing varies along no axis."""
+        return False
+
+
+Carried = list[tuple[str, Affine | Spread]]
+"""Values, and what each must take."""
+
+
+def permuted(carried: Affine | Spread, permute: Permute, node: Node, *, upward: bool) -> Affine | Spread | None:
+    """``carried`` on the other side of a transposition, ``node``."""
+    values, axes = _spread(carried)
+    if axes[-1] >= len(permute.axes):
+        return None
+    there = [permute.axes[axis] if upward else permute.axes.index(axis) for axis in axes]
+    order = np.argsort(there)
+    return _gathered(values.transpose(0, *(order + 1)), [there[position] for position in order], carried, node)
 
 
 def rearranged(affine: Affine, channels: ChannelMap, *, upward: bool) -> Affine | None:
@@ -39,41 +68,53 @@ def rearranged(affine: Affine, channels: ChannelMap, *, upward: bool) -> Affine 
     return Affine(scale, shift) if is_consistent else None
 
 
-def reshaped(affine: Affine, source: Shape, target: Shape) -> Affine | None:
-    """``affine`` on a value of shape ``source`` as it acts on the same elements in shape ``target``.
+def reshaped(carried: Affine | Spread, source: Shape, target: Shape, node: Node) -> Affine | Spread | None:
+    """``carried`` on a value of shape ``source`` as it acts on the same elements in shape ``target``, across ``node``.
 
-    None where that is no affine per channel of one axis, or where the sizes that matter are unknown.
+    None where the sizes that matter are unknown, or do not go together.
     """
+    values, axes = _spread(carried)
+    own_sizes = dict(zip(axes, values.shape[1:], strict=True))
+    here: list[int] = []
+    there: list[int] = []
+    sizes_there: list[int | str | None] = []
     for source_axes, target_axes in matching_groups(source, target):
-        if affine.axis in source_axes:
-            sizes = [source[axis] for axis in source_axes], [target[axis] for axis in target_axes]
-            return _regrouped(affine, source_axes, target_axes, *map(_known, sizes))
-    return None
-
-
-def _regrouped(
-    affine: Affine,
-    source_axes: Sequence[int],
-    target_axes: Sequence[int],
-    source_sizes: list[int] | None,
-    target_sizes: list[int] | None,
-) -> Affine | None:
-    """Spread the affine over the elements of its group, and look for the one target axis that it varies along."""
-    if len(source_axes) == len(target_axes) == 1:
-        return Affine(affine.scale, affine.shift, target_axes[0])
-    if source_sizes is None or target_sizes is None or affine.channels != source_sizes[source_axes.index(affine.axis)]:
+        if own_sizes.keys().isdisjoint(source_axes):
+            continue
+        is_one_axis = len(source_axes) == len(target_axes) == 1
+        here += source_axes
+        there += target_axes
+        sizes_there += [own_sizes[source_axes[0]]] if is_one_axis else [target[axis] for axis in target_axes]
+    known_here = _known([own_sizes.get(axis, source[axis]) for axis in here])
+    known_there = _known(sizes_there)
+    if known_here is None or known_there is None or math.prod(known_here) != math.prod(known_there):
         return None
-    along = [1] * len(source_sizes)
-    along[source_axes.index(affine.axis)] = affine.channels
-    spread = [
-        np.broadcast_to(values.reshape(along), source_sizes).reshape(target_sizes)
-        for values in (affine.scale, affine.shift)
-    ]
-    for position, axis in enumerate(target_axes):
-        lines = [np.moveaxis(values, position, 0).reshape(target_sizes[position], -1) for values in spread]
-        if all((line == line[:, :1]).all() for line in lines):
-            return Affine(lines[0][:, 0].copy(), lines[1][:, 0].copy(), axis)
-    return None
+    if axes[-1] >= len(source) or not there or 0 in known_here:
+        return None
+    along = values.reshape(2, *(own_sizes.get(axis, 1) for axis in here))
+    return _gathered(np.broadcast_to(along, (2, *known_here)).reshape(2, *known_there), there, carried, node)
+
+
+def _spread(carried: Affine | Spread) -> tuple[F64Array, tuple[int, ...]]:
+    """Scale and shift, ``(2, *sizes)``, and the axes of the sizes."""
+    if isinstance(carried, Spread):
+        return carried.values, carried.axes
+    return np.stack([carried.scale, carried.shift]), (carried.axis,)
+
+
+def _gathered(values: F64Array, axes: Sequence[int], before: Affine | Spread, node: Node) -> Affine | Spread:
+    """The affine of the one axis that ``values`` vary along, of the first where they vary nowhere; else a Spread."""
+    varying = [position for position in range(len(axes)) if _varies(values, position + 1)] or [0]
+    kept = values[tuple(slice(None) if position in {-1, *varying} else 0 for position in range(-1, len(axes)))].copy()
+    if len(varying) == 1:
+        return Affine(kept[0], kept[1], axes[varying[0]])
+    by = before.by if isinstance(before, Spread) else node
+    return Spread(kept, tuple(axes[position] for position in varying), by)
+
+
+def _varies(values: F64Array, axis: int) -> bool:
+    """Whether scale or shift are not the same all along an axis."""
+    return bool((values != values.take([0], axis)).any())
 
 
 def matching_groups(source: Shape, target: Shape) -> list[Group]:

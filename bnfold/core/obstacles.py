@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
+from bnfold.core.layout import Spread
 from bnfold.core.reason import Miss, Reason
 
 
@@ -20,6 +22,13 @@ def sizes_unknown(node: Node) -> Miss:
     """Nobody knows where the channels go."""
     detail = f"sizes are unknown at {node.op} {node.label!r}: where the channels go cannot be told"
     return Miss(Reason.LAYOUT_MOVES_CHANNELS, node, detail)
+
+
+def per_channel(carried: Affine | Spread) -> Affine:
+    """What arrives at a node that only an affine per channel can cross or end in. Raises Miss."""
+    if isinstance(carried, Spread):
+        raise mixes(carried.by)
+    return carried
 
 
 def rank_of(view: GraphView, value: str, node: Node) -> int:

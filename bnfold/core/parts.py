@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.core.affine import Affine, Carried
+from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
+from bnfold.core.layout import Carried
 from bnfold.core.obstacles import blocked, mixes, rank_of, size_of
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.traits import ConcatTraits, Cut, SliceTraits
@@ -20,7 +21,8 @@ def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carri
     sources = [value for value in node.inputs if value is not None]
     if axis != affine.axis:
         return [(value, affine) for value in sources]
-    carried, start = [], 0
+    start = 0
+    carried: Carried = []
     for value in sources:
         stop = start + size_of(view, value, axis, node)
         carried.append((value, Affine(affine.scale[start:stop], affine.shift[start:stop], axis)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.core.affine import Affine, Carried
+from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
+from bnfold.core.layout import Carried
 from bnfold.core.obstacles import blocked
 from bnfold.core.pointwise import RoundsOnPurposeError, run_affine, swallowed
 from bnfold.core.reason import Miss, Reason

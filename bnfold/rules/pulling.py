@@ -7,6 +7,8 @@ import numpy as np
 from bnfold.core import carry
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
+from bnfold.core.layout import Carried
+from bnfold.core.obstacles import per_channel
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit
 from bnfold.rules.landing import swallow_outputs
@@ -26,20 +28,22 @@ def pull_up(
     edits: list[Edit] = []
     crossed: list[Node] = []
     shifts: list[tuple[Node, list[tuple[str, Affine]]]] = []
-    pending = [(value, affine)]
+    pending: Carried = [(value, affine)]
     while pending:
         value, carried = pending.pop()
         if carried.is_identity:
             continue
         node = view.producer(value)
         if node is None:
+            per_channel(carried)  # where something spread it, that is the nearer miss
             raise Miss(Reason.NO_LINEAR_LAYER, None, "an input of the model reaches the batch norm without a layer")
         if node.kind in ends:
+            arriving = per_channel(carried)
             _require_sole_reader(view, value, node)
-            edits.append(swallow_outputs(view, node, value, carried))
+            edits.append(swallow_outputs(view, node, value, arriving))
             continue
         if node.kind is OpKind.ADD:
-            addends = _addends(view, node, value, carried)
+            addends = _addends(view, node, value, per_channel(carried))
             pending += [(addend, _scale_only(part)) for addend, part in addends]
             shifts.append((node, addends))
         else:
