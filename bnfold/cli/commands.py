@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bnfold import __version__
+from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from bnfold.cli.settings import Settings
 
 
 class LazyCommand(click.Command):
@@ -24,8 +30,37 @@ class LazyCommand(click.Command):
         **extra: Any,  # noqa: ANN401
     ) -> click.Context:
         """The context of the real command, in which click goes on."""
-        command: click.Command = import_module(f"bnfold.cli.{self.name}").command
-        return command.make_context(info_name, args, parent, **extra)
+        name = str(self.name)
+        settings = _settings(name)
+        if settings is not None:
+            extra["default_map"] = settings.defaults(name)
+        try:
+            return _command(name).make_context(info_name, args, parent, **extra)
+        except click.BadParameter as error:
+            if settings is None or not _is_from_settings(error):
+                raise
+            what, where = error.format_message(), str(settings.file)
+            raise UsageError(what, where=where, remedy="correct [tool.bnfold]") from error
+
+
+def _command(name: str) -> click.Command:
+    command: click.Command = import_module(f"bnfold.cli.{name}").command
+    return command
+
+
+def _settings(name: str) -> Settings | None:
+    """The project's settings, if it has any and the command takes any."""
+    from bnfold.cli.settings import CONFIGURABLE, Settings, settings_file
+
+    found = settings_file(Path.cwd()) if name in CONFIGURABLE else None
+    return None if found is None else Settings(*found, {each: _command(each) for each in CONFIGURABLE})
+
+
+def _is_from_settings(error: click.BadParameter) -> bool:
+    """Whether the value that click refuses does not stand on the command line."""
+    if error.ctx is None or error.param is None or error.param.name is None:
+        return False
+    return error.ctx.get_parameter_source(error.param.name) is ParameterSource.DEFAULT_MAP
 
 
 class InOrder(click.Group):

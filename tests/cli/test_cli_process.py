@@ -180,7 +180,7 @@ def test_python_m_bnfold_is_bnfold() -> None:
     [
         pytest.param("bnfold ins", "1", "inspect", id="a command"),
         pytest.param("bnfold inspect --forma", "2", "--format", id="an option"),
-        pytest.param("bnfold inspect --format j", "3", "json", id="a value"),
+        pytest.param("bnfold inspect --format js", "3", "json", id="a value"),
     ],
 )
 def test_shells_complete(words: str, word: str, completed: str) -> None:
