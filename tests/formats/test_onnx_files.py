@@ -22,6 +22,7 @@ from bnfold.formats.onnx import references, writing
 from bnfold.formats.onnx.model import OnnxModel
 from bnfold.formats.onnx.reading import read_model
 from bnfold.formats.onnx.references import REFERENCED_FROM_BYTES, embed, is_reference
+from bnfold.planner import plan
 
 LARGE = REFERENCED_FROM_BYTES
 DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -180,6 +181,13 @@ def test_a_large_tensor_stays_in_its_file(tmp_path: Path, dtype: str) -> None:
     loaded = references.Reference.of(proto.graph.initializer[0])
     assert loaded is not None
     assert bytes(loaded.read("t")) == values.tobytes()
+
+
+def test_folding_takes_no_memory_before_something_is_written(tmp_path: Path) -> None:
+    opened = OnnxModel.load(saved(conv_bn(400), tmp_path))
+    opened.apply(plan(opened.view))
+    assert opened.proto.ByteSize() < 1000
+    assert len(written(opened)) > 400 * 3 * 25 * 4
 
 
 def packed() -> TensorProto:

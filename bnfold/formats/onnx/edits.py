@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from bnfold.core.graph import Constant, GraphView, OpKind
@@ -13,15 +16,15 @@ from bnfold.core.verdict import Edit, Fold, Plan
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS
-from bnfold.formats.onnx.tensors import make_tensor
+from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView
 
 BROADCAST_ATTRIBUTE_UNTIL = 6
 """Up to this opset Gemm adds a vector only where ``broadcast`` is set."""
 
 
-def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> None:
-    """Edit ``model``, of which ``view`` is the view, as ``plan`` says."""
+def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTensor]:
+    """Edit ``model``, of which ``view`` is the view, as ``plan`` says; its new initializers, by name."""
     editor = _Editor(model, view)
     for edit in plan.edits:
         if isinstance(edit.node.traits, ScaleShiftTraits):
@@ -33,6 +36,7 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> None:
     for fold in plan.removals:
         editor.remove(fold)
     editor.patch.finish()
+    return editor.patch.tensors
 
 
 class _Editor:
@@ -49,20 +53,26 @@ class _Editor:
         graph, place = self.view.graph, self.view.places[edit.node.index]
         weight, bias, _ = layer_constants(graph, edit.node)
         bias_dtype = bias.dtype if bias else weight.dtype
-        new_weight, new_bias = kernel_of(graph, edit.node).after(edit.steps).stored(weight.dtype, bias_dtype)
+        new_bias = kernel_of(graph, edit.node).after(edit.steps).stored_bias(bias_dtype)
+
+        def new_weight() -> NDArray[Any]:
+            return kernel_of(graph, edit.node).after(edit.steps).stored_weight(weight.dtype)
+
         proto = place.proto
         old_weight = proto.input[1]
         self.patch.orphan(place.scope, [old_weight])
-        proto.input[1] = self.patch.add_tensor(
-            make_tensor(self.patch.unused(f"{old_weight}_folded"), new_weight, weight.dtype)
-        )
+        tensor = NewTensor(weight.dtype, weight.shape, new_weight)
+        proto.input[1] = self.patch.add_tensor(f"{old_weight}_folded", tensor)
         if new_bias is None:
             return
         old_bias = self.bias_name(place, bias)
-        tensor = make_tensor(self.patch.unused(f"{old_bias or _bias_for(old_weight)}_folded"), new_bias, bias_dtype)
         if old_bias:
             self.patch.orphan(place.scope, [old_bias])
-        self.set_bias(place, self.patch.add_tensor(tensor))
+        self.set_bias(place, self.add_values(old_bias or _bias_for(old_weight), new_bias, bias_dtype))
+
+    def add_values(self, old: str, values: NDArray[Any], dtype: str) -> str:
+        """A new initializer in place of ``old``; its name."""
+        return self.patch.add_tensor(f"{old}_folded", NewTensor.of(values, dtype))
 
     def rewrite_batch_norm(self, edit: Edit) -> None:
         """The batch norm reads a new scale and shift."""
@@ -73,9 +83,7 @@ class _Editor:
                 raise ValueError(f"{edit.node.label!r} has no constant parameters")
             old = place.proto.input[slot]
             self.patch.orphan(place.scope, [old])
-            place.proto.input[slot] = self.patch.add_tensor(
-                make_tensor(self.patch.unused(f"{old}_folded"), values, constant.dtype)
-            )
+            place.proto.input[slot] = self.add_values(old, values, constant.dtype)
 
     def rewrite_run(self, edit: Edit) -> None:
         """A multiplication and an addition take the place of a run; one that would change nothing is left out."""
@@ -90,14 +98,11 @@ class _Editor:
         source = place.data
         axes = [affine.channels, *[1] * (len(shape) - 1 - affine.axis)]
         for position, (op, values) in enumerate(needed, start=1):
-            stored = make_tensor(
-                self.patch.unused(f"{place.output}_{op.lower()}"),
-                rounded(values.reshape(axes), constant.dtype),
-                constant.dtype,
-            )
+            wish, stored = f"{place.output}_{op.lower()}", rounded(values.reshape(axes), constant.dtype)
+            tensor = NewTensor.of(stored, constant.dtype)
             result = place.output if position == len(needed) else self.patch.unused(f"{place.output}_scaled")
             name = self.patch.unused(f"{place.proto.name}_{op.lower()}") if place.proto.name else ""
-            node = helper.make_node(op, [source, self.patch.add_tensor(stored)], [result], name=name)
+            node = helper.make_node(op, [source, self.patch.add_tensor(wish, tensor)], [result], name=name)
             self.patch.insert(scope, place.positions[-1] + 1, node)
             source = result
         self.patch.remove(scope, place.positions, place.constants)

@@ -13,8 +13,9 @@ from bnfold.core.verdict import Plan
 from bnfold.formats.onnx.edits import apply_plan
 from bnfold.formats.onnx.external import find_external_data
 from bnfold.formats.onnx.reading import read_model
-from bnfold.formats.onnx.references import embed, take_values
+from bnfold.formats.onnx.references import embed
 from bnfold.formats.onnx.scopes import scopes_of
+from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView, view_of
 from bnfold.formats.onnx.writing import write_model
 
@@ -32,8 +33,8 @@ class OnnxModel:
         self.freeze = freeze
         self.external = external
         """The files of external data that its tensors lie in; they are written into the model's own."""
-        self._values: dict[str, bytes] = {}
-        """The bytes of large new initializers, by name."""
+        self._new: dict[str, NewTensor] = {}
+        """The new initializers, by name."""
 
     @classmethod
     def load(cls, path: Path, *, freeze: bool = False) -> Self:
@@ -55,8 +56,8 @@ class OnnxModel:
         whole.CopyFrom(self.proto)
         for tensor in whole.graph.initializer:
             embed(tensor)
-            if tensor.name in self._values:
-                tensor.raw_data = self._values[tensor.name]
+            if tensor.name in self._new:
+                tensor.raw_data = bytes(self._new[tensor.name].read())
         return whole
 
     @cached_property
@@ -82,8 +83,7 @@ class OnnxModel:
 
     def apply(self, plan: Plan) -> None:
         """Fold: edit the protobuf as ``plan``, made from ``view``, says. Once."""
-        apply_plan(self.proto, self._onnx_view, plan)
-        self._values = take_values(self.proto.graph)
+        self._new = apply_plan(self.proto, self._onnx_view, plan)
 
     def describe(self, properties: dict[str, str]) -> None:
         """Add entries to the model's metadata, replacing those of the same name."""
@@ -95,7 +95,7 @@ class OnnxModel:
 
     def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         """Write the model; the same model gives the same bytes."""
-        write_model(self.proto, self._values, stream)
+        write_model(self.proto, self._new, stream)
 
 
 def metadata_of(path: Path) -> dict[str, str]:

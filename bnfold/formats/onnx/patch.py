@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
 from bnfold.formats.onnx.scopes import Scope
+from bnfold.formats.onnx.tensors import NewTensor
 
 
 class Named(Protocol):
@@ -37,6 +38,8 @@ class Patch:
         self.producers = {
             scope.id(name): node for scope in scopes for node in scope.graph.node for name in node.output if name
         }
+        self.tensors: dict[str, NewTensor] = {}
+        """The new initializers, by name."""
         self._scopes = scopes
         self._is_constant = is_constant
         self._names = _all_names(scopes)
@@ -115,13 +118,17 @@ class Patch:
             _drop(scope.graph.initializer, names)
             _drop_nodes(scope.graph, names)
 
-    def add_tensor(self, tensor: TensorProto) -> str:
-        """A new initializer of the main graph, which every subgraph sees; before IR 4 it must be an input too."""
-        graph = self.model.graph
-        graph.initializer.append(tensor)
+    def add_tensor(self, wish: str, tensor: NewTensor) -> str:
+        """A new initializer of the main graph, which every subgraph sees; before IR 4 it must be an input too.
+
+        Its name is ``unused(wish)``. The protobuf gets no values, which it would copy three times.
+        """
+        graph, name = self.model.graph, self.unused(wish)
+        graph.initializer.add(name=name, dims=tensor.shape, data_type=tensor.data_type)
+        self.tensors[name] = tensor
         if self.model.ir_version < OVERRIDABLE_FROM_IR:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-        return tensor.name
+            graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.shape))
+        return name
 
     def unused(self, wish: str) -> str:
         """``wish``, or the first of ``wish_2``, ``wish_3``, … that nothing in the model is called."""

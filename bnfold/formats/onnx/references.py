@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from onnx import GraphProto, TensorProto
+from onnx import TensorProto
 
 from bnfold.errors import InputError
 
@@ -24,7 +24,7 @@ REFERENCED_FROM_BYTES: Final = 4096
 _OURS: Final = os.urandom(16).hex()
 """In every reference of this process: a model's file cannot hold one that was made up, and so lead to other files."""
 
-_ITEM_BYTES: Final[dict[int, int]] = {
+ITEM_BYTES: Final[dict[int, int]] = {
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
     TensorProto.FLOAT16: 2,
@@ -68,7 +68,7 @@ class Reference:
     def fits(self, tensor: TensorProto) -> bool:
         """Whether ``tensor`` may refer for long: it is large, and its bytes are its elements."""
         elements = math.prod(tensor.dims)
-        return self.length >= REFERENCED_FROM_BYTES and self.length == elements * _ITEM_BYTES.get(tensor.data_type, 0)
+        return self.length >= REFERENCED_FROM_BYTES and self.length == elements * ITEM_BYTES.get(tensor.data_type, 0)
 
     def put_into(self, tensor: TensorProto) -> None:
         """Let ``tensor`` refer, instead of what it has."""
@@ -127,13 +127,3 @@ def drop_reference(tensor: TensorProto) -> None:
     """Let a tensor neither refer nor have bytes."""
     tensor.ClearField("data_location")
     tensor.ClearField("external_data")
-
-
-def take_values(graph: GraphProto) -> dict[str, bytes]:
-    """Take the bytes of large initializers, by name, out of the graph, which is cheap to copy and to write then."""
-    values = {}
-    for tensor in graph.initializer:
-        if len(tensor.raw_data) >= REFERENCED_FROM_BYTES:
-            values[tensor.name] = tensor.raw_data
-            tensor.ClearField("raw_data")
-    return values

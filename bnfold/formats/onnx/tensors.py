@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.errors import InputError
-from bnfold.formats.onnx.references import Reference
+from bnfold.formats.onnx.references import ITEM_BYTES, Reference
 
 
 def dtype_name(data_type: int) -> str:
@@ -37,15 +40,37 @@ def widened(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
+@dataclass(frozen=True, eq=False)
+class NewTensor:
+    """A tensor that is yet to be computed: ``load`` gives its values (bfloat16 as their bits in uint16).
+
+    It is computed whenever its bytes are asked for, and not kept: one layer's weight at a time is in memory.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    load: Callable[[], NDArray[Any]]
+
+    @classmethod
+    def of(cls, values: NDArray[Any], dtype: str) -> Self:
+        """One of small values that are known already."""
+        return cls(dtype, values.shape, lambda: values)
+
+    @property
+    def data_type(self) -> int:
+        """The ONNX data type."""
+        return int(TensorProto.DataType.Value(_DATA_TYPES[self.dtype]))
+
+    @property
+    def length(self) -> int:
+        """The number of its bytes."""
+        return math.prod(self.shape) * ITEM_BYTES[self.data_type]
+
+    def read(self) -> memoryview:
+        """Its bytes, as ONNX stores them."""
+        values = self.load()
+        little_endian = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        return little_endian.reshape(-1).view(np.uint8).data
+
+
 _DATA_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "float64": "DOUBLE"}
-
-
-def make_tensor(name: str, values: NDArray[Any], dtype: str) -> TensorProto:
-    """A tensor of ``values``, which for bfloat16 are its bits in uint16."""
-    little_endian = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return TensorProto(
-        name=name,
-        dims=values.shape,
-        data_type=TensorProto.DataType.Value(_DATA_TYPES[dtype]),
-        raw_data=little_endian.tobytes(),
-    )

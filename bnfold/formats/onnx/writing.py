@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from bnfold.errors import InputError
 from bnfold.formats.onnx.references import Reference, drop_reference
+from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.wire import framed
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class _Piece:
     load: Callable[[], bytes | memoryview]
 
 
-def write_model(model: ModelProto, values: Mapping[str, bytes], stream: SupportsWrite[bytes | memoryview]) -> None:
-    """Write ``model``, with ``values`` for initializers that have none, by name; the same model gives the same bytes.
+def write_model(model: ModelProto, new: Mapping[str, NewTensor], stream: SupportsWrite[bytes | memoryview]) -> None:
+    """Write ``model``, with the values of its ``new`` initializers, by name; the same model gives the same bytes.
 
     Raises InputError where it would pass what protobuf can read.
     """
     rest = ModelProto()
     rest.CopyFrom(model)
-    pieces = [_piece(tensor, values.get(tensor.name)) for tensor in rest.graph.initializer]
+    pieces = [_piece(tensor, new.get(tensor.name)) for tensor in rest.graph.initializer]
     rest.graph.ClearField("initializer")
     graph = rest.graph.SerializeToString(deterministic=True)
     rest.ClearField("graph")
@@ -57,11 +58,11 @@ def write_model(model: ModelProto, values: Mapping[str, bytes], stream: Supports
         stream.write(piece.load())
 
 
-def _piece(tensor: TensorProto, values: bytes | None) -> _Piece:
-    """An initializer, with its bytes from where they lie: outside the protobuf, in a file, or in itself."""
+def _piece(tensor: TensorProto, new: NewTensor | None) -> _Piece:
+    """An initializer, with its bytes from where they come: computed, in a file, or in itself."""
+    if new is not None:
+        return _raw_piece(tensor, new.length, new.read)
     reference = Reference.of(tensor)
-    if values is not None:
-        return _raw_piece(tensor, len(values), lambda: values)
     if reference is not None:
         drop_reference(tensor)
         return _raw_piece(tensor, reference.length, lambda: reference.read(tensor.name))
