@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnfold.conversion import Conversion
+from bnfold.conversion import Conversion, put
 from bnfold.errors import CheckFailedError, RequirementError
 from bnfold.files.recognise import require_model
-from bnfold.files.suffixes import require_fitting_name
+from bnfold.files.suffixes import require_fitting_name, suffix_of
 from bnfold.files.writing import check_target
-from bnfold.formats.opening import open_model, torch_needed, wrap_model
+from bnfold.formats.opening import Opening, open_model, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
 from bnfold.reporting import unmatched_globs
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
+    from bnfold.files.writing import Content
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory
 
@@ -49,6 +51,7 @@ def fold(
     *,
     factory: Factory | None = None,
     trust_code: bool = False,
+    key: str | None = None,
     freeze: bool = False,
     only: Globs = None,
     skip: Globs = None,
@@ -60,13 +63,13 @@ def fold(
     them the first layer must tell. Untouched tensors of a folded module are those of the original, unless ``copy``.
     ``factory`` makes the architecture of a state_dict (``pkg.module:name``, or a callable). ``only`` and ``skip`` are
     globs over the names of batch norms. ``freeze`` treats overridable ONNX initializers as constants. ``trust_code``
-    allows files whose loading runs code.
+    allows files whose loading runs code. ``key`` chooses the state_dict in a training checkpoint.
 
     Returns a FoldResult: ``.model`` is of the same kind (for a path, what the file holds), ``.plan`` has one verdict
     per batch norm in graph order. Raises BnfoldError, and nothing else.
     """
     if isinstance(model, str | os.PathLike):
-        opened = open_model(Path(model), inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze)
+        opened = open_model(Path(model), inputs=inputs, factory=factory, trust_code=trust_code, key=key, freeze=freeze)
     else:
         opened = wrap_model(model, inputs=inputs, freeze=freeze, share=not copy)
     only, skip = _globs(only), _globs(skip)
@@ -81,6 +84,7 @@ def inspect(
     inputs: GivenInputs = None,
     factory: Factory | None = None,
     trust_code: bool = False,
+    key: str | None = None,
     freeze: bool = False,
     only: Globs = None,
     skip: Globs = None,
@@ -89,9 +93,8 @@ def inspect(
 
     Options as for ``fold``. Raises BnfoldError.
     """
-    conversion = _conversion(
-        Path(source), inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze, only=only, skip=skip
-    )
+    opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
+    conversion = _conversion(Path(source), opening, freeze=freeze, only=only, skip=skip)
     return InspectReport(**conversion.findings())
 
 
@@ -102,6 +105,7 @@ def convert(
     inputs: GivenInputs = None,
     factory: Factory | None = None,
     trust_code: bool = False,
+    key: str | None = None,
     freeze: bool = False,
     only: Globs = None,
     skip: Globs = None,
@@ -129,21 +133,18 @@ def convert(
     require_fitting_name(target, require_model(path), path)
     if not (dry_run or check):
         check_target(target, force=force, inputs=[path])
-    conversion = _conversion(
-        path, inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze, only=only, skip=skip
-    )
+    opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
+    conversion = _conversion(path, opening, freeze=freeze, only=only, skip=skip)
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
-        _require_unchanged(report, target, conversion.content())
+        _require_unchanged(report, conversion.contents(target))
         return report
     if verify is not None:
         from bnfold import comparison
 
         with _staged(conversion, target) as staged:
-            verification = comparison.verify(
-                path, staged, inputs=inputs, factory=factory, trust_code=trust_code, data=verify, progress=progress
-            )
+            verification = comparison.verify(path, staged, **opening, data=verify, progress=progress)
         report = replace(report, verification=verification)
         _require_passed(report, target)
     if dry_run:
@@ -152,23 +153,21 @@ def convert(
     if bench:
         from bnfold import comparison
 
-        timing = comparison.bench(
-            path, target, inputs=inputs, factory=factory, trust_code=trust_code, progress=progress
-        )
+        timing = comparison.bench(path, target, **opening, progress=progress)
         report = replace(report, timing=timing)
     return report
 
 
-def load_folded(module: nn.Module, path: PathLike) -> nn.Module:
+def load_folded(module: nn.Module, path: PathLike, *, key: str | None = None) -> nn.Module:
     """Load a folded checkpoint into ``module``, a fresh one of the original architecture, in place; returns it.
 
     The batch norms that were folded become ``nn.Identity``, layers that gained a bias get one, and every tensor is
-    loaded strictly. Raises BnfoldError where the checkpoint does not fit.
+    loaded strictly. ``key`` chooses a state_dict in a file of several. Raises BnfoldError where it does not fit.
     """
     with torch_needed():
         from bnfold.formats import torch_module
 
-        return torch_module.load_folded(module, path)
+        return torch_module.load_folded(module, path, key=key)
 
 
 def __getattr__(name: str) -> object:
@@ -183,20 +182,12 @@ def __getattr__(name: str) -> object:
 def default_output(source: PathLike) -> Path:
     """``NAME.folded.EXT`` beside ``source``."""
     path = Path(source)
-    return path.with_name(f"{path.stem}.folded{path.suffix}")
+    suffix = suffix_of(path)
+    return path.with_name(f"{path.name.removesuffix(suffix)}.folded{suffix}")
 
 
-def _conversion(
-    path: Path,
-    *,
-    inputs: GivenInputs,
-    factory: Factory | None,
-    trust_code: bool,
-    freeze: bool,
-    only: Globs,
-    skip: Globs,
-) -> Conversion:
-    model = open_model(path, inputs=inputs, factory=factory, trust_code=trust_code, freeze=freeze)
+def _conversion(path: Path, opening: Opening, *, freeze: bool, only: Globs, skip: Globs) -> Conversion:
+    model = open_model(path, **opening, freeze=freeze)
     return Conversion.of(model, path, only=_globs(only), skip=_globs(skip))
 
 
@@ -211,11 +202,15 @@ def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> Non
         )
 
 
-def _require_unchanged(report: ConvertReport, target: Path, content: bytes) -> None:
-    """CheckFailedError unless the file at ``target`` is byte for byte ``content``."""
-    if not target.is_file() or target.read_bytes() != content:
-        state = "is not what would be written" if target.is_file() else "does not exist"
-        raise CheckFailedError(f"{target} {state}", remedy="run the same command without --check", report=report)
+def _require_unchanged(report: ConvertReport, contents: Mapping[Path, Content]) -> None:
+    """CheckFailedError unless every file is byte for byte what would be written."""
+    for path, content in contents.items():
+        wanted = io.BytesIO()
+        put(content, wanted)
+        if path.is_file() and path.read_bytes() == wanted.getvalue():
+            continue
+        state = "is not what would be written" if path.is_file() else "does not exist"
+        raise CheckFailedError(f"{path} {state}", remedy="run the same command without --check", report=report)
 
 
 def _require_passed(report: ConvertReport, target: Path) -> None:
@@ -231,8 +226,9 @@ def _staged(conversion: Conversion, target: Path) -> Iterator[Path]:
     """The output under a name of its own in a temporary folder, to run it before it is put in place."""
     with TemporaryDirectory(prefix="bnfold-") as folder:
         staged = Path(folder) / target.name
-        with staged.open("wb") as stream:
-            conversion.write(stream)
+        for path, content in conversion.contents(staged).items():
+            with path.open("wb") as stream:
+                put(content, stream)
         yield staged
 
 

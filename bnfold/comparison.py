@@ -17,6 +17,7 @@ from bnfold.check.inputs import Source, random_inputs
 from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.check.tolerance import Tolerances
 from bnfold.data import load as load_data
+from bnfold.formats.opening import Opening
 from bnfold.records import BenchCase, BenchReport, InputSpec, VerifyReport
 from bnfold.runtime.session import NoKernelError, Session, TensorSpec
 from bnfold.sessions import Models
@@ -38,6 +39,7 @@ def verify(
     inputs: GivenInputs = None,
     factory: Factory | None = None,
     trust_code: bool = False,
+    key: str | None = None,
     data: str = "random",
     samples: int | None = None,
     batch: int | None = None,
@@ -60,7 +62,8 @@ def verify(
 
     Raises BnfoldError where the comparison cannot be made; that the networks differ is a report, not an error.
     """
-    models = Models.at([Path(original), Path(folded)], inputs, factory, trust_code=trust_code)
+    opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
+    models = Models.at([Path(original), Path(folded)], opening)
     scaling = ScalingOptions(scale, mean, std)
 
     def judged(as_written: list[Session], as_deployed: list[Session] | None) -> judging.Verification:
@@ -102,6 +105,7 @@ def bench(
     inputs: GivenInputs = None,
     factory: Factory | None = None,
     trust_code: bool = False,
+    key: str | None = None,
     batch: Sequence[int] = (1, 32),
     runtime: str | Sequence[str] | None = None,
     threads: int | None = None,
@@ -115,7 +119,8 @@ def bench(
     several; the default is all that can run the files. Every case takes at least ``min_seconds``. ``fail_if_slower``
     is a percentage: ``report.passed`` is False where a model is slower by more. Raises BnfoldError.
     """
-    models = Models.at([Path(original), Path(folded), *map(Path, more)], inputs, factory, trust_code=trust_code)
+    opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
+    models = Models.at([Path(original), Path(folded), *map(Path, more)], opening)
     asked = (runtime,) if isinstance(runtime, str) else runtime
     cases: list[BenchCase] = []
     for name in asked or models.runtimes():
@@ -156,7 +161,7 @@ def _source(
 ) -> Source:
     """The inputs that ``data`` names, shaped for a model with these inputs."""
     counts = {name: value for name, value in (("samples", samples), ("batch", batch)) if value is not None}
-    sizes = _specs(models.inputs)
+    sizes = _specs(models.opening["inputs"])
     if data == "random":
         return random_inputs(specs, seed=seed, sizes=sizes, **counts)
     metadata = models.metadata(METADATA_KEY)

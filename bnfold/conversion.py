@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from bnfold import __version__
 from bnfold.core.verdict import Plan
 from bnfold.files.hashing import Beside, HashingStream, file_record
-from bnfold.files.writing import write_atomically
+from bnfold.files.writing import Content, copy_of, write_together
 from bnfold.planner import plan
-from bnfold.records import FileRecord, NodeCount
+from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from _typeshed import SupportsWrite
 
@@ -42,6 +40,8 @@ class Conversion:
         before = model.node_count
         decided = plan(model.view, only=only, skip=skip)
         model.apply(decided)
+        for companion in model.companions:
+            companion.apply(plan(companion.view, only=only, skip=skip))
         source = hashing.result()
         if decided.removals:
             model.describe(
@@ -53,6 +53,11 @@ class Conversion:
             )
         warnings = (*model.notes, *unmatched_globs(decided, only, skip))
         return cls(model, source, decided, NodeCount(before, model.node_count), warnings)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the output is another model than the source."""
+        return bool(self.plan.removals)
 
     def findings(self) -> dict[str, Any]:
         """What ``inspect`` and ``convert`` both report."""
@@ -69,27 +74,32 @@ class Conversion:
         }
 
     def save(self, target: Path, *, force: bool) -> FileRecord:
-        """Put the output in place at ``target``, as ``write_atomically`` does; which file it has become."""
+        """Put the output in place at ``target``, as ``write_together`` does; which file it has become."""
         records: list[FileRecord] = []
+        contents = dict(self.contents(target))
+        content = contents.pop(target)
 
-        def write(stream: BinaryIO) -> None:
+        def write(stream: SupportsWrite[bytes | memoryview]) -> None:
             hashing = HashingStream(stream)
-            self.write(hashing)
+            put(content, hashing)
             records.append(hashing.record(target, self.source.format))
 
-        write_atomically(target, write, force=force, inputs=[Path(self.source.path)])
-        return records[0]
+        sources = [Path(self.source.path), *(Path(item.path) for item in self.source.external)]
+        write_together({**contents, target: write}, force=force, inputs=sources)
+        beside = tuple(ExternalRecord(str(path), path.stat().st_size) for path in contents)
+        return replace(records[0], external=beside)
 
-    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
-        """The output's content: the folded model, or the source byte for byte where nothing folds."""
-        if self.plan.removals:
-            self.model.write(stream)
-            return
-        with Path(self.source.path).open("rb") as source:
-            shutil.copyfileobj(source, stream)
+    def contents(self, target: Path) -> Mapping[Path, Content]:
+        """What is written, ``target`` last: the folded model, or the source byte for byte where nothing folds."""
+        source = Path(self.source.path)
+        if not self.is_changed and not self.source.external:
+            return {target: copy_of(source)}
+        return self.model.files(target)
 
-    def content(self) -> bytes:
-        """What ``write`` writes."""
-        stream = io.BytesIO()
-        self.write(stream)
-        return stream.getvalue()
+
+def put(content: Content, stream: SupportsWrite[bytes | memoryview]) -> None:
+    """Write a file's content into a stream."""
+    if isinstance(content, bytes):
+        stream.write(content)
+    else:
+        content(cast("BinaryIO", stream))  # whoever gives content writes, and does nothing else to the stream

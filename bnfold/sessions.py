@@ -6,17 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
 from bnfold.files.hashing import file_record
 from bnfold.files.recognise import Kind, require_model
+from bnfold.formats.opening import Opening, format_of
 from bnfold.records import FileRecord
 from bnfold.runtime.session import NoKernelError, Session
-
-if TYPE_CHECKING:
-    from bnfold.formats.torch_inputs import GivenInputs
-    from bnfold.formats.torch_module import Factory
 
 
 @dataclass(frozen=True)
@@ -25,19 +21,10 @@ class Models:
 
     paths: tuple[Path, ...]
     is_onnx: bool
-    inputs: GivenInputs = None
-    factory: Factory | None = None
-    trust_code: bool = False
+    opening: Opening
 
     @classmethod
-    def at(
-        cls,
-        paths: Sequence[Path],
-        inputs: GivenInputs = None,
-        factory: Factory | None = None,
-        *,
-        trust_code: bool = False,
-    ) -> Models:
+    def at(cls, paths: Sequence[Path], opening: Opening) -> Models:
         """The models at ``paths``; UsageError where ONNX files stand beside checkpoints."""
         kinds = [require_model(path) is Kind.ONNX for path in paths]
         if any(kinds) and not all(kinds):
@@ -46,11 +33,12 @@ class Models:
                 where=", ".join(map(str, paths)),
                 remedy="export both to ONNX, or give both as checkpoints",
             )
-        return cls(tuple(paths), all(kinds), inputs, factory, trust_code)
+        return cls(tuple(paths), all(kinds), opening)
 
     def records(self) -> tuple[FileRecord, ...]:
         """A record of each file."""
-        return tuple(file_record(path, "onnx" if self.is_onnx else "torch") for path in self.paths)
+        trust_code = self.opening["trust_code"] and self.opening["factory"] is None
+        return tuple(file_record(path, format_of(path, trust_code=trust_code)) for path in self.paths)
 
     def packages(self) -> tuple[str, ...]:
         """The packages that take part when these models run."""
@@ -94,10 +82,7 @@ class Models:
         from bnfold.formats.opening import open_torch
         from bnfold.runtime import torch_eager
 
-        models = [
-            open_torch(path, inputs=self.inputs, factory=self.factory, trust_code=self.trust_code)
-            for path in self.paths
-        ]
+        models = [open_torch(path, **self.opening) for path in self.paths]
         return [torch_eager.open_session(model.module, models[0].inputs) for model in models]
 
     def timed(self, runtime: str, threads: int | None) -> list[Session]:

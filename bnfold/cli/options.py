@@ -22,6 +22,7 @@ class ModelOptions(TypedDict):
     factory: str | None
     inputs: tuple[InputSpec, ...] | None
     trust_code: bool
+    key: str | None
 
 
 class PlanOptions(ModelOptions):
@@ -33,7 +34,7 @@ class PlanOptions(ModelOptions):
 
 
 def model_options(function: _Function) -> _Function:
-    """``--model``, ``--input``, ``--trust-code``."""
+    """``--model``, ``--input``, ``--key``, ``--trust-code``."""
     return _with_options(
         function,
         click.option(
@@ -52,6 +53,7 @@ def model_options(function: _Function) -> _Function:
             callback=lambda _context, _option, value: value or None,
             help="An example input: [NAME=]1x3x224x224[:f32]; repeatable.",
         ),
+        click.option("--key", metavar="NAME", help="Where a training checkpoint holds the state_dict."),
         click.option("--trust-code", is_flag=True, help="Load formats that run code (pickled modules)."),
     )
 

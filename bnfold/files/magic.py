@@ -41,6 +41,11 @@ def looks_like_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and length <= min(size - 8, _SAFETENSORS_HEADER_LIMIT)
 
 
+def looks_like_shard_index(head: bytes) -> bool:
+    """A JSON object with a ``weight_map``, which says in which file each tensor is."""
+    return head.lstrip()[:1] == b"{" and b'"weight_map"' in head and looks_like_text(head)
+
+
 def looks_like_text(head: bytes) -> bool:
     """UTF-8 without control characters; a character cut off at the end of ``head`` does no harm."""
     try:

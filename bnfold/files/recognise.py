@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from bnfold.errors import InputError
-from bnfold.files.magic import looks_like_html, looks_like_onnx, looks_like_safetensors, looks_like_text
+from bnfold.files.magic import (
+    looks_like_html,
+    looks_like_onnx,
+    looks_like_safetensors,
+    looks_like_shard_index,
+    looks_like_text,
+)
 from bnfold.files.names import printable
 
 HEAD_BYTES: Final = 64 * 1024
@@ -24,7 +30,7 @@ HEAD_BYTES: Final = 64 * 1024
 _LISTED: Final = 1000
 """As many names as are looked at in a folder."""
 
-MODEL_SUFFIXES: Final = (".onnx", ".safetensors", ".pt", ".pth", ".pt2", ".bin", ".ckpt")
+MODEL_SUFFIXES: Final = (".onnx", ".safetensors", ".safetensors.index.json", ".pt", ".pth", ".pt2", ".bin", ".ckpt")
 """How the names of models end; a help for suggestions, never a proof."""
 
 
@@ -33,6 +39,7 @@ class Kind(Enum):
 
     ONNX = "an ONNX model"
     SAFETENSORS = "a safetensors file"
+    SAFETENSORS_INDEX = "an index of safetensors shards"
     TORCH_ZIP = "a PyTorch checkpoint"  # a state_dict or a pickled module: only unpickling would tell
     TORCH_PICKLE = "a PyTorch checkpoint of the legacy form"
     TORCHSCRIPT = "a TorchScript archive"
@@ -51,12 +58,13 @@ class Kind(Enum):
     UNKNOWN = "a file of no kind that bnfold knows"
 
 
-MODELS: Final = frozenset({Kind.ONNX, Kind.SAFETENSORS, Kind.TORCH_ZIP, Kind.TORCH_PICKLE})
+MODELS: Final = frozenset(
+    {Kind.ONNX, Kind.SAFETENSORS, Kind.SAFETENSORS_INDEX, Kind.TORCH_ZIP, Kind.TORCH_PICKLE, Kind.PT2}
+)
 """The kinds that have a reader."""
 
 _REMEDIES: Final = {
     Kind.TORCHSCRIPT: "give the module's state_dict with --model pkg.module:factory, or export the module to ONNX",
-    Kind.PT2: "give the module's state_dict with --model pkg.module:factory, or export the module to ONNX",
     Kind.PICKLE: "save the model with torch.save(module.state_dict(), PATH)",
     Kind.ZIP: "unpack it and give the model inside",
     Kind.BROKEN_ZIP: "its directory, at the end, cannot be read: copy or download it again",
@@ -114,6 +122,7 @@ def _kind_of(head: bytes, size: int) -> Kind:
         (looks_like_html(head), Kind.HTML),
         (looks_like_safetensors(head, size), Kind.SAFETENSORS),
         (head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}, Kind.PICKLE),
+        (looks_like_shard_index(head), Kind.SAFETENSORS_INDEX),
         (looks_like_text(head), Kind.TEXT),
         (looks_like_onnx(head), Kind.ONNX),
     )

@@ -9,10 +9,14 @@ from bnfold.errors import UsageError
 from bnfold.files.names import printable
 from bnfold.files.recognise import Kind
 
+INDEX: Final = ".safetensors.index.json"
+"""What the name of an index of shards ends with."""
+
 _CHECKPOINTS: Final = frozenset({Kind.TORCH_ZIP, Kind.TORCH_PICKLE})
 _PROMISES: Final = {
     ".onnx": frozenset({Kind.ONNX}),
     ".safetensors": frozenset({Kind.SAFETENSORS}),
+    INDEX: frozenset({Kind.SAFETENSORS_INDEX}),
     ".pt": _CHECKPOINTS,
     ".pth": _CHECKPOINTS,
     ".pt2": frozenset({Kind.PT2}),
@@ -26,11 +30,17 @@ def require_fitting_name(target: Path, kind: Kind, source: Path) -> None:
     The kind of ``source`` stays: whoever asks for ``net.pt`` from ``net.safetensors`` expects what is not done. An
     ending that the source has itself is the user's own.
     """
-    promised = _PROMISES.get(target.suffix.lower())
-    if promised is None or kind in promised or target.suffix == source.suffix:
+    suffix = suffix_of(target)
+    promised = _PROMISES.get(suffix.lower())
+    if promised is None or kind in promised or suffix == suffix_of(source):
         return
     fitting = next(suffix for suffix, kinds in _PROMISES.items() if kind in kinds)
     raise UsageError(
         f"{printable(str(target))} would not be what its name says: the output is {kind.value}, like the input",
-        remedy=f"name it {printable(str(target.with_suffix(fitting)))}",
+        remedy=f"name it {printable(str(target).removesuffix(suffix) + fitting)}",
     )
+
+
+def suffix_of(path: Path) -> str:
+    """The ending of a name, which for an index of shards has dots inside."""
+    return INDEX if path.name.endswith(INDEX) else path.suffix

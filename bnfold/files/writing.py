@@ -10,13 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bnfold.errors import OutputError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Content = bytes | Callable[[BinaryIO], object]
 """What goes into a file: its bytes, or a function that writes them."""
@@ -55,6 +59,16 @@ def write_together(contents: Mapping[Path, Content], *, force: bool, inputs: Ite
         for path in contents:
             check_target(path, force=force, inputs=kept)  # the work took a while: somebody may have been faster
         _put_in_place(zip(contents, staged, targets, strict=True), alone=len(staged) == 1)
+
+
+def copy_of(source: Path) -> Content:
+    """The content of the file at ``source``, byte for byte."""
+
+    def write(stream: SupportsWrite[bytes | memoryview]) -> None:
+        with source.open("rb") as content:
+            shutil.copyfileobj(content, stream)
+
+    return write
 
 
 def check_target(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> Path:

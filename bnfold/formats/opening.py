@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
@@ -14,11 +14,19 @@ from bnfold.errors import UsageError
 from bnfold.files.recognise import Kind, require_model
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
+    from bnfold.files.writing import Content
     from bnfold.formats.onnx.model import OnnxModel
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory, TorchModel
+
+
+FORMATS: Final = {
+    Kind.ONNX: "onnx",
+    Kind.SAFETENSORS: "safetensors",
+    Kind.SAFETENSORS_INDEX: "safetensors-shards",
+    Kind.PT2: "pt2",
+}
+"""What the reports call the formats that a file's first bytes tell."""
 
 
 class Model(Protocol):
@@ -29,7 +37,7 @@ class Model(Protocol):
 
     @property
     def format(self) -> str:
-        """``onnx``, ``torch-state-dict``, ``safetensors`` or ``torch-module``."""
+        """``onnx``, ``torch-state-dict``, ``safetensors``, ``safetensors-shards`` or ``torch-module``."""
         ...
 
     @property
@@ -60,9 +68,23 @@ class Model(Protocol):
         """Add to the model's metadata, where its format has any."""
         ...
 
-    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
-        """Save; the same model gives the same bytes."""
+    @property
+    def companions(self) -> Sequence[Model]:
+        """Copies of the model in the same file, such as moving averages, to be planned and folded like it."""
         ...
+
+    def files(self, target: Path) -> Mapping[Path, Content]:
+        """What to write, by path, ``target`` last; the same model gives the same bytes."""
+        ...
+
+
+class Opening(TypedDict):
+    """What is needed to open and run a model besides its path."""
+
+    inputs: GivenInputs
+    factory: Factory | None
+    trust_code: bool
+    key: str | None
 
 
 def open_model(
@@ -72,23 +94,39 @@ def open_model(
     factory: Factory | None = None,
     trust_code: bool = False,
     freeze: bool = False,
+    key: str | None = None,
 ) -> OnnxModel | TorchModel:
     """Load the model at ``path`` with the front end for its kind; InputError, UnsafeError or UsageError on failure."""
     if require_model(path) is Kind.ONNX:
         from bnfold.formats.onnx.model import OnnxModel
 
+        if key is not None:
+            raise UsageError("an ONNX model has no keys", where=str(path), remedy="leave --key out")
         return OnnxModel.load(path, freeze=freeze)
-    return open_torch(path, inputs=inputs, factory=factory, trust_code=trust_code)
+    return open_torch(path, inputs=inputs, factory=factory, trust_code=trust_code, key=key)
 
 
 def open_torch(
-    path: Path, *, inputs: GivenInputs = None, factory: Factory | None = None, trust_code: bool = False
+    path: Path,
+    *,
+    inputs: GivenInputs = None,
+    factory: Factory | None = None,
+    trust_code: bool = False,
+    key: str | None = None,
 ) -> TorchModel:
     """Load the checkpoint or pickled module at ``path``; errors as for ``open_model``."""
     with torch_needed():
         from bnfold.formats.torch_module import TorchModel
 
-        return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code)
+        return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code, key=key)
+
+
+def format_of(path: Path, *, trust_code: bool) -> str:
+    """What the reports call the format of the model at ``path``; the zip of a checkpoint is a module only on trust."""
+    kind = require_model(path)
+    if kind in {Kind.TORCH_ZIP, Kind.TORCH_PICKLE}:
+        return "torch-module" if trust_code else "torch-state-dict"
+    return FORMATS[kind]
 
 
 def wrap_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,8 @@ from bnfold.formats.torch_apply import folded_copy
 from bnfold.formats.torch_capture import Capture, capture
 from bnfold.formats.torch_check import check_another_batch, check_same_outputs
 from bnfold.formats.torch_dtypes import follow, lend_dtypes
-from bnfold.formats.torch_files import Checkpoint, dropped_entries, read_checkpoint, unfolded_entries
+from bnfold.formats.torch_entries import unfolded_in, without_optimiser
+from bnfold.formats.torch_files import Checkpoint, read_checkpoint
 from bnfold.formats.torch_inputs import GivenInputs, example_inputs
 from bnfold.formats.torch_running import Inputs
 from bnfold.formats.torch_structure import Structure
@@ -30,53 +32,79 @@ from bnfold.formats.torch_trusted import a_or_an, first_line, import_from_here, 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
+    from bnfold.files.writing import Content
+
 Factory = str | Callable[[], nn.Module]
 """``pkg.module:factory``, or something that makes the module when called."""
+
+FORMATS = {"pt": "torch-state-dict", "safetensors": "safetensors", "shards": "safetensors-shards"}
+"""What the reports call the kinds of checkpoints."""
 
 
 class TorchModel:
     """A module that bnfold does not change; ``apply`` puts a folded copy in its place.
 
-    ``checkpoint`` is None for a module that was given as an object or pickled.
+    ``checkpoint`` is None for a module that was given as an object or pickled; else the module's tensors stand in it
+    under ``key``. ``companions`` are its copies under other keys, each a model with a plan of its own.
     """
 
     def __init__(
-        self, module: nn.Module, inputs: GivenInputs = None, *, checkpoint: Checkpoint | None = None, share: bool = True
+        self,
+        module: nn.Module,
+        inputs: GivenInputs = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        key: str = "",
+        share: bool = True,
     ) -> None:
         self.module = module
         self.checkpoint = checkpoint
+        self.key = key
         self.share = share
         self.given_inputs = inputs
         self.structure = Structure()
         self.removed_calls = 0
+        self.counts: tuple[int, int] | None = None
+        self.companions: tuple[TorchModel, ...] = ()
 
     @classmethod
     def load(
-        cls, path: Path, inputs: GivenInputs = None, *, factory: Factory | None = None, trust_code: bool = False
+        cls,
+        path: Path,
+        inputs: GivenInputs = None,
+        *,
+        factory: Factory | None = None,
+        trust_code: bool = False,
+        key: str | None = None,
     ) -> Self:
         """Read a checkpoint for a factory's module or, with ``trust_code`` and no factory, a pickled module."""
-        if factory is None and trust_code and recognise(path) is not Kind.SAFETENSORS:
+        if factory is None and trust_code and recognise(path) in {Kind.TORCH_ZIP, Kind.TORCH_PICKLE}:
             return cls(load_pickled_module(path), inputs)
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, key)
         if factory is None:
             raise UsageError(
                 "the file holds tensors without their architecture",
                 where=str(path),
                 remedy="give the architecture: --model pkg.module:factory (factory= in Python)",
             )
+        models = [cls._loaded(path, checkpoint, name, factory, inputs) for name in checkpoint.states]
+        models[0].companions = tuple(models[1:])
+        return models[0]
+
+    @classmethod
+    def _loaded(cls, path: Path, checkpoint: Checkpoint, key: str, factory: Factory, inputs: GivenInputs) -> Self:
+        """A module of its own for the state under ``key``."""
         module = make_module(factory)
-        checkpoint = checkpoint.fitting(module)
-        checkpoint.structure.reshape(module, str(path))
-        dtype = lend_dtypes(checkpoint.state, module)
-        checkpoint.load_into(module, str(path))
-        return cls(module.eval(), follow(inputs, dtype), checkpoint=checkpoint)
+        state = checkpoint.states[key].fit(module, str(path))
+        dtype = lend_dtypes(state.tensors, module)
+        state.load_into(module, str(path))
+        fitted = replace(checkpoint, states={**checkpoint.states, key: state})
+        return cls(module.eval(), follow(inputs, dtype), checkpoint=fitted, key=key)
 
     @property
     def format(self) -> str:
         """What kind of file the model comes from, or goes to."""
-        if self.checkpoint is None:
-            return "torch-module"
-        return "safetensors" if self.checkpoint.kind == "safetensors" else "torch-state-dict"
+        return FORMATS[self.checkpoint.kind] if self.checkpoint else "torch-module"
 
     @property
     def folded(self) -> nn.Module:
@@ -105,9 +133,14 @@ class TorchModel:
             notes += ("the module is in training mode; it was folded as in inference mode (eval)",)
         if self.checkpoint is None:
             return notes
-        if dropped := dropped_entries(self.checkpoint)[1]:
+        if dropped := without_optimiser(self.checkpoint.entries)[1]:
             notes += (f"left out of the folded checkpoint, which they no longer fit: {', '.join(dropped)}",)
-        if unfolded := unfolded_entries(self.checkpoint):
+        notes += tuple(
+            f"its copy under {copy.key!r} is folded too: {copy.counts[0]} of {copy.counts[1]} batch norms"
+            for copy in self.companions
+            if copy.counts
+        )
+        if unfolded := unfolded_in(self.checkpoint.entries, self.checkpoint.states):
             notes += (f"also holds tensors of these names, which are carried unfolded: {', '.join(unfolded)}",)
         return notes
 
@@ -124,25 +157,38 @@ class TorchModel:
             check_same_outputs(self.module, self.inputs, self._captured.outputs)
             check_another_batch(original, self.module, self.inputs)
         self.removed_calls = len(plan.folds)
+        self.counts = (len(plan.folds), len(plan))
+        if self.checkpoint is not None:
+            before = self.checkpoint.states[self.key]
+            after = before.holding(original, self.module, before.structure + self.structure)
+            self.checkpoint = self.checkpoint.holding({self.key: after})
 
     @property
     def external(self) -> tuple[Path, ...]:
-        """A checkpoint is one file."""
-        return ()
+        """The shards of an index."""
+        return self.checkpoint.shards.files if self.checkpoint and self.checkpoint.shards else ()
 
     def describe(self, properties: dict[str, str]) -> None:
         """A checkpoint says of itself only how its structure changed; a module says nothing."""
 
-    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
-        """Write the model as the kind it came as; the same model gives the same bytes."""
-        if self.checkpoint is not None:
-            structure = self.checkpoint.structure + self.structure
-            folded = dropped_entries(self.checkpoint)[0].holding(self.module, structure)
-            stream.write(folded.to_bytes())
-            return
+    def files(self, target: Path) -> dict[Path, Content]:
+        """The model as the kind it came as; the same model gives the same bytes."""
+        if self.checkpoint is None:
+            return {target: self._write_module}
+        if self.checkpoint.shards is not None and not self.removed_calls:
+            return self.checkpoint.shards.copies(target)
+        return self._whole_checkpoint(self.checkpoint).files(target)
+
+    def _write_module(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         buffer = BytesIO()
         torch.save(self.module, buffer)
         stream.write(buffer.getvalue())
+
+    def _whole_checkpoint(self, own: Checkpoint) -> Checkpoint:
+        """The checkpoint with the folded copies of the network, and without the optimiser's state."""
+        entries, _ = without_optimiser(own.entries)
+        copies = {copy.key: copy.checkpoint.states[copy.key] for copy in self.companions if copy.checkpoint}
+        return replace(own, entries=entries).holding(copies)
 
 
 def make_module(factory: Factory) -> nn.Module:
@@ -161,15 +207,14 @@ def make_module(factory: Factory) -> nn.Module:
     return module
 
 
-def load_folded(module: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+def load_folded(module: nn.Module, path: str | os.PathLike[str], *, key: str | None = None) -> nn.Module:
     """Load a folded checkpoint into a freshly made module of the original architecture, in place, and return it.
 
     Its batch norms become Identity and its layers gain biases as the checkpoint's record says; then every tensor is
-    loaded strictly. InputError where the checkpoint does not fit.
+    loaded strictly. ``key`` chooses a state_dict in a file that has several. InputError where it does not fit.
     """
-    checkpoint = read_checkpoint(Path(path)).fitting(module)
-    checkpoint.structure.reshape(module, str(path))
-    checkpoint.load_into(module, str(path))
+    checkpoint = read_checkpoint(Path(path), key)
+    checkpoint.states[checkpoint.key].fit(module, str(path)).load_into(module, str(path))
     return module
 
 

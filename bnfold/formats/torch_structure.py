@@ -10,6 +10,9 @@ from torch import nn
 
 from bnfold.errors import InputError
 
+WRAPPERS = frozenset({"module", "_orig_mod"})
+"""The attributes under which DataParallel and torch.compile hold what they wrap."""
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -37,14 +40,15 @@ class Structure:
         """What two folds after one another make."""
         return Structure((*self.identities, *later.identities), (*self.biases, *later.biases))
 
-    def below(self, prefix: str) -> Structure:
-        """The same structure of a module that stands under ``prefix``."""
-        return Structure(*(tuple(prefix + path for path in paths) for paths in (self.identities, self.biases)))
+    def named_as_in(self, module: nn.Module) -> Structure:
+        """The same structure by the paths of ``module``, which may be wrapped otherwise."""
+        paths = [path for path, _ in module.named_modules(remove_duplicate=False)]
+        known = {plain_name(path): path for path in paths}  # of a wrapper and what it wraps, the inner one
 
-    def without(self, prefix: str) -> Structure:
-        """The same structure of the module under ``prefix``."""
-        paths = (self.identities, self.biases)
-        return Structure(*(tuple(path.removeprefix(prefix) for path in group) for group in paths))
+        def named(group: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(path if path in paths else known.get(plain_name(path), path) for path in group)
+
+        return Structure(named(self.identities), named(self.biases))
 
     def reshape(self, module: nn.Module, where: str) -> None:
         """Give ``module`` this structure, in place; InputError where it has other parts."""
@@ -60,6 +64,11 @@ class Structure:
                 where=where,
                 remedy="give the architecture that was folded, freshly made",
             ) from error
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name, or a module's path, without what DataParallel and torch.compile put into it, at any depth."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def become_identity(bn: nn.Module) -> None:

@@ -64,7 +64,7 @@ def test_is_refused_in_three_lines_with_exit_code_2(api: Api, bnfold: CommandLin
     assert api.calls == []
 
 
-MODEL: dict[str, Any] = {"factory": None, "inputs": None, "trust_code": False}
+MODEL: dict[str, Any] = {"factory": None, "inputs": None, "trust_code": False, "key": None}
 PLAN: dict[str, Any] = {**MODEL, "freeze": False, "only": (), "skip": ()}
 CONVERT: dict[str, Any] = {
     **PLAN,
@@ -112,6 +112,7 @@ PASSED_ON: dict[str, tuple[str, dict[str, Any]]] = {
         {**PLAN, "inputs": (InputSpec((1, 3, 224, 224), "float32", "image"), TOKENS)},
     ),
     "--input with = in the name": ("inspect m --input a=b=1", {**PLAN, "inputs": (InputSpec((1,), "float32", "a=b"),)}),
+    "--key": ("inspect m.pt --key ema", {**PLAN, "key": "ema"}),
     "--trust-code": ("inspect m.pt --trust-code", {**PLAN, "trust_code": True}),
     "--freeze": ("inspect m.onnx --freeze", {**PLAN, "freeze": True}),
     "--only, --skip": ("inspect m.onnx --only a* --only b --skip *c", {**PLAN, "only": ("a*", "b"), "skip": ("*c",)}),

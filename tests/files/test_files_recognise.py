@@ -65,8 +65,6 @@ NO_MODELS = {
     "a compressed file": (gzip.compress(b"model"), Kind.GZIP),
     "a plain pickle": (pickle.dumps({"weight": 1}), Kind.PICKLE),
     "TorchScript": (zipped("net/data.pkl", "net/code/__torch__/net.py", "net/constants.pkl"), Kind.TORCHSCRIPT),
-    ".pt2 of today": (zipped("net/archive_format", "net/models/model.json", "net/data/weights/w"), Kind.PT2),
-    ".pt2 before torch 2.7": (zipped("version", "serialized_exported_program.json"), Kind.PT2),
     "random bytes": (bytes(range(255, 0, -1)), Kind.UNKNOWN),
     "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", Kind.UNKNOWN),
     "a field of another message": (b"\x52\x03abc", Kind.UNKNOWN),
@@ -80,6 +78,9 @@ MODEL_FILES = {
     "ONNX whose graph is longer than what is read": (b"\x08\x0a\x3a\xff\xff\xff\x7f\x0a", Kind.ONNX),
     "ONNX with a long doc string": (b"\x08\x0a\x32\x80\x80\x08" + b"d" * HEAD_BYTES, Kind.ONNX),
     "ONNX of a later version": (b"\x08\x0a\xda\x02\x03abc\x3a\x00", Kind.ONNX),
+    ".pt2 of today": (zipped("net/archive_format", "net/models/model.json", "net/data/weights/w"), Kind.PT2),
+    ".pt2 before torch 2.7": (zipped("version", "serialized_exported_program.json"), Kind.PT2),
+    "an index of shards": (b'{"metadata": {}, "weight_map": {"a": "net-1.safetensors"}}', Kind.SAFETENSORS_INDEX),
     "safetensors": ((2).to_bytes(8, "little") + b"{}", Kind.SAFETENSORS),
     "a checkpoint": (zipped("net/data.pkl", "net/byteorder", "net/data/0", "net/version"), Kind.TORCH_ZIP),
 }

@@ -11,6 +11,8 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 from torch_modules import shaken
 
+from bnfold import load_folded
+
 State = dict[str, torch.Tensor]
 
 FACTORY = "checkpoint_files:Net"
@@ -93,6 +95,13 @@ def net() -> Net:
     module = Net()
     shaken(module)
     return module
+
+
+def folded_into_fresh(path: Path) -> Net:
+    """A new network with the tensors of a folded file."""
+    module = load_folded(Net(), path)
+    assert isinstance(module, Net)
+    return module.eval()
 
 
 def state() -> State:

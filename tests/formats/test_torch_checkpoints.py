@@ -248,12 +248,6 @@ def test_an_input_that_cannot_be_inferred_is_asked_for(bnfold: CommandLine, tmp_
 # Every form of file.
 
 
-def folded_into_fresh(path: Path) -> Net:
-    module = load_folded(Net(), path)
-    assert isinstance(module, Net)
-    return module.eval()
-
-
 @pytest.mark.parametrize("name", STATE_FILES)
 def test_every_form_of_state_dict_folds_and_comes_back_as_it_was(
     bnfold: CommandLine, tmp_path: Path, name: str
@@ -265,7 +259,7 @@ def test_every_form_of_state_dict_folds_and_comes_back_as_it_was(
     assert {item["name"] for item in report["batch_norms"] if item["verdict"] == "folded"} == FOLDED
     assert [item["name"] for item in report["batch_norms"]] == NAMES
     assert report["source"]["format"] == report["output"]["format"]
-    module = folded_into_fresh(tmp_path / "folded")
+    module = files.folded_into_fresh(tmp_path / "folded")
     assert {part for part, kind in module.named_children() if type(kind) is nn.Identity} == FOLDED
     assert_close(run(module, IMAGE), run(files.net(), IMAGE))
     same_kind = zipfile.is_zipfile(path) or name == "legacy.pt"
@@ -298,7 +292,7 @@ def test_a_factory_that_makes_a_data_parallel_keeps_the_prefix(bnfold: CommandLi
     command = ["convert", "prefixed.safetensors", "--model", "checkpoint_files:parallel", "--input", SHAPE]
     assert bnfold(*command).code == 0
     folded = tmp_path / "prefixed.folded.safetensors"
-    assert_close(run(folded_into_fresh(folded), IMAGE), run(files.net(), IMAGE))
+    assert_close(run(files.folded_into_fresh(folded), IMAGE), run(files.net(), IMAGE))
     wrapped: Any = load_folded(files.parallel(), folded)
     assert type(wrapped.module.bn) is nn.Identity
 
@@ -426,18 +420,63 @@ def test_optimiser_state_is_left_out_with_a_note_and_the_rest_is_carried(bnfold:
     assert outcome.code == 0
     assert "optimizer, lr_scheduler" in outcome.err
     carried = torch.load(tmp_path / "train.folded.pt", weights_only=True)
-    assert list(carried) == ["state_dict", "epoch", "args", "best"]
+    assert list(carried) == ["epoch", "state_dict", "args", "best"]
     assert carried["args"] == content["args"]
     assert torch.equal(carried["best"], torch.tensor(0.97))
 
 
-def test_a_moving_average_is_carried_unfolded_with_a_note(tmp_path: Path) -> None:
-    path = tmp_path / "ema.pt"
-    torch.save({"state_dict": files.state(), "state_dict_ema": files.prefixed()}, path)
-    report = bnfold.convert(path, tmp_path / "folded.pt", factory=Net, inputs=IMAGE)
-    assert any("carried unfolded: state_dict_ema" in warning for warning in report.warnings)
-    carried = torch.load(tmp_path / "folded.pt", weights_only=True)
-    assert "module.bn.weight" in carried["state_dict_ema"]
+def test_a_moving_average_is_folded_by_a_plan_of_its_own(tmp_path: Path) -> None:
+    """Its batch norms have other statistics, and here one that cannot be folded."""
+    average = shaken(Net(), seed=5)
+    content = {f"module.{name}": tensor for name, tensor in average.state_dict().items()}
+    content["module.dense_bn.running_var"][0] = float("nan")
+    path, folded = tmp_path / "ema.pt", tmp_path / "folded.pt"
+    torch.save({"state_dict": files.state(), "state_dict_ema": {"n_averaged": torch.tensor(3), **content}}, path)
+    report = bnfold.convert(path, folded, factory=Net, inputs=IMAGE)
+    assert "its copy under 'state_dict_ema' is folded too: 2 of 4 batch norms" in report.warnings
+    stored = torch.load(folded, weights_only=True)["state_dict_ema"]
+    assert next(iter(stored)) == "n_averaged"
+    assert "module.bn.weight" not in stored
+    own, copy = load_folded(Net(), folded).eval(), load_folded(Net(), folded, key="state_dict_ema").eval()
+    average.load_state_dict({name.removeprefix("module."): tensor for name, tensor in content.items()})
+    assert_close(run(own, IMAGE), run(files.net(), IMAGE))
+    got, expected = run(copy, IMAGE), run(average, IMAGE)
+    assert_close(got[:, 1:], expected[:, 1:])
+    assert torch.equal(got[:, 0].isnan(), expected[:, 0].isnan())
+
+
+def test_an_average_of_the_weights_alone_is_carried_as_it_is(tmp_path: Path) -> None:
+    """Without running statistics of its own it says of no batch norm what it does."""
+    weights = {name: tensor.detach() for name, tensor in files.net().named_parameters()}
+    torch.save({"state_dict": files.state(), "ema": weights}, tmp_path / "ema.pt")
+    report = bnfold.convert(tmp_path / "ema.pt", tmp_path / "folded.pt", factory=Net, inputs=IMAGE)
+    assert any("carried unfolded: ema" in warning for warning in report.warnings)
+    carried = torch.load(tmp_path / "folded.pt", weights_only=True)["ema"]
+    assert all(torch.equal(carried[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_key_chooses_the_state_dict(bnfold: CommandLine, tmp_path: Path) -> None:
+    other = shaken(Net(), seed=6)
+    content = {"epoch": 3, "generator": other.state_dict(), "average": files.state()}
+    torch.save(content, tmp_path / "two.pt")
+    options = ["--model", FACTORY, "--input", SHAPE]
+    unknown = bnfold("convert", "two.pt", *options)
+    assert (unknown.code, len(unknown.err.splitlines())) == (3, 3)
+    assert "generator, average" in unknown.err
+    assert "--key" in unknown.err
+    wrong = bnfold("convert", "two.pt", *options, "--key", "nothing")
+    assert wrong.code == 2
+    assert "there are generator, average" in wrong.err
+    assert bnfold("convert", "two.pt", *options, "--key", "generator").code == 0
+    assert_close(run(load_folded(Net(), tmp_path / "two.folded.pt", key="generator").eval(), IMAGE), run(other, IMAGE))
+    both = [*options, "--key", "average"]
+    assert bnfold("verify", "two.pt", "two.folded.pt", *both).code == 0
+
+
+@pytest.mark.parametrize("name", ["plain.safetensors", "plain.pt"])
+def test_a_file_without_keys_takes_none(bnfold: CommandLine, tmp_path: Path, name: str) -> None:
+    written(STATE_FILES, name, tmp_path)
+    assert bnfold("inspect", name, "--model", FACTORY, "--key", "model").code == 2
 
 
 # The same bytes; and loading them again.
@@ -499,7 +538,7 @@ def test_load_folded_is_strict(tmp_path: Path, plain: Path) -> None:
 
 
 def test_load_folded_reads_an_unfolded_checkpoint_as_it_is(plain: Path) -> None:
-    module = folded_into_fresh(plain)
+    module = files.folded_into_fresh(plain)
     assert torch.equal(run(module, IMAGE), run(files.net(), IMAGE))
 
 
@@ -516,7 +555,7 @@ def test_a_checkpoint_folded_in_two_steps_loads_all_the_same(tmp_path: Path, pla
     bnfold.convert(plain, once, factory=Net, inputs=IMAGE, only="bn")
     report = bnfold.convert(once, twice, factory=Net, inputs=IMAGE)
     assert (report.found, report.folded) == (3, 2)
-    assert_close(run(folded_into_fresh(twice), IMAGE), run(files.net(), IMAGE))
+    assert_close(run(files.folded_into_fresh(twice), IMAGE), run(files.net(), IMAGE))
 
 
 def test_a_layer_registered_twice_keeps_both_names(tmp_path: Path) -> None:
@@ -603,12 +642,12 @@ def test_an_existing_output_needs_force_and_the_input_is_never_written(bnfold: C
 def test_a_failure_while_writing_leaves_the_old_file_and_no_other(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bnfold.formats.torch_files import Checkpoint
 
-    def fail(_: Checkpoint) -> bytes:
+    def fail(_: Checkpoint, _stream: object) -> None:
         raise OSError(28, "No space left on device")
 
     target = plain.parent / "plain.folded.pt"
     target.write_bytes(b"old")
-    monkeypatch.setattr(Checkpoint, "to_bytes", fail)
+    monkeypatch.setattr(Checkpoint, "_write_pt", fail)
     with pytest.raises(bnfold.BnfoldError, match="No space left") as caught:
         bnfold.convert(plain, target, factory=Net, inputs=IMAGE, force=True)
     assert caught.value.exit_code == 6

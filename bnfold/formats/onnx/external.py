@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from onnx import GraphProto, ModelProto, TensorProto
 
 from bnfold.errors import InputError, UnsafeError
+from bnfold.files.containment import contained
 from bnfold.formats.onnx.references import Reference, embed, external_entries, is_reference, state_of
 from bnfold.formats.onnx.scopes import subgraphs
 
@@ -25,7 +26,7 @@ def find_external_data(model: ModelProto, path: Path) -> tuple[Path, ...]:
         if tensor.data_location != TensorProto.EXTERNAL or is_reference(tensor):
             continue
         entries = external_entries(tensor)
-        file = contained(path, entries.get("location", ""), tensor.name)
+        file = _file_of(path, entries.get("location", ""), tensor.name)
         reference = _reference(file, entries, tensor.name)
         reference.put_into(tensor)
         if not reference.fits(tensor):
@@ -36,19 +37,10 @@ def find_external_data(model: ModelProto, path: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def contained(model: Path, location: str, tensor: str) -> Path:
-    """The file that ``location`` means; UnsafeError unless it lies below the model's folder, links resolved.
-
-    Where the model itself is a link, files beside its target count as well: in the Hugging Face cache model and data
-    are both links into one folder.
-    """
-    foreign = PureWindowsPath(location)
-    parts = (*PurePosixPath(location).parts, *foreign.parts)
-    if not location or os.path.isabs(location) or foreign.drive or foreign.root or ".." in parts:  # noqa: PTH117 - of a string
-        raise _escapes(location, tensor)
-    file = Path(os.path.realpath(model.parent / location))
-    homes = (Path(os.path.realpath(model.parent)), Path(os.path.realpath(model)).parent)
-    if not any(file.is_relative_to(home) for home in homes):
+def _file_of(model: Path, location: str, tensor: str) -> Path:
+    """The file that ``location`` means; UnsafeError unless it lies below the model's folder, links resolved."""
+    file = contained(model, location)
+    if file is None:
         raise _escapes(location, tensor)
     return file
 

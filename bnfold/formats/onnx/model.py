@@ -22,6 +22,8 @@ from bnfold.formats.onnx.writing import write_model
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
+    from bnfold.files.writing import Content
+
 
 class OnnxModel:
     """A model that bnfold owns: ``apply`` edits its protobuf in place, so that no second copy lives in memory."""
@@ -92,6 +94,15 @@ class OnnxModel:
             if entry is None:
                 entry = self.proto.metadata_props.add(key=key)
             entry.value = value
+
+    @property
+    def companions(self) -> tuple[OnnxModel, ...]:
+        """A file holds one model."""
+        return ()
+
+    def files(self, target: Path) -> dict[Path, Content]:
+        """One file: tensors of any size are written into it."""
+        return {target: self.write}
 
     def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         """Write the model; the same model gives the same bytes."""
