@@ -22,6 +22,10 @@ Group = tuple[tuple[int, ...], tuple[int, ...]]
 """Axes of two shapes that hold the same elements in the same order."""
 
 
+MOST_ELEMENTS = 1 << 26
+"""Of a sample, over which a scale is spread to see where it goes: a small file could ask for any amount of memory."""
+
+
 @dataclass(frozen=True, eq=False)
 class Spread:
     """A scale and a shift that vary along several axes: what an affine is halfway through a channel shuffle.
@@ -77,22 +81,25 @@ def reshaped(carried: Affine | Spread, source: Shape, target: Shape, node: Node)
     own_sizes = dict(zip(axes, values.shape[1:], strict=True))
     here: list[int] = []
     there: list[int] = []
-    sizes_there: list[int | str | None] = []
+    sizes_here: list[int] = []
+    sizes_there: list[int] = []
     for source_axes, target_axes in matching_groups(source, target):
         if own_sizes.keys().isdisjoint(source_axes):
             continue
         is_one_axis = len(source_axes) == len(target_axes) == 1
+        before: Shape = tuple(own_sizes.get(axis, source[axis]) for axis in source_axes)
+        after = before if is_one_axis else tuple(target[axis] for axis in target_axes)
+        known_before, known_after = _completed(before, after), _completed(after, before)
+        if known_before is None or known_after is None or math.prod(known_before) != math.prod(known_after):
+            return None
         here += source_axes
         there += target_axes
-        sizes_there += [own_sizes[source_axes[0]]] if is_one_axis else [target[axis] for axis in target_axes]
-    known_here = _known([own_sizes.get(axis, source[axis]) for axis in here])
-    known_there = _known(sizes_there)
-    if known_here is None or known_there is None or math.prod(known_here) != math.prod(known_there):
-        return None
-    if axes[-1] >= len(source) or not there or 0 in known_here:
+        sizes_here += known_before
+        sizes_there += known_after
+    if axes[-1] >= len(source) or not there or not 0 < math.prod(sizes_here) <= MOST_ELEMENTS:
         return None
     along = values.reshape(2, *(own_sizes.get(axis, 1) for axis in here))
-    return _gathered(np.broadcast_to(along, (2, *known_here)).reshape(2, *known_there), there, carried, node)
+    return _gathered(np.broadcast_to(along, (2, *sizes_here)).reshape(2, *sizes_there), there, carried, node)
 
 
 def _spread(carried: Affine | Spread) -> tuple[F64Array, tuple[int, ...]]:
@@ -162,10 +169,20 @@ def _unified(source: Shape, target: Shape) -> tuple[list[int | str], list[int | 
     return left, right
 
 
-def _product(sizes: Sequence[int | str]) -> int | None:
+def _product(sizes: Sequence[int | str | None]) -> int | None:
     """The product of known sizes; None where one is unknown."""
     known = _known(sizes)
     return None if known is None else math.prod(known)
+
+
+def _completed(sizes: Shape, others: Shape) -> list[int] | None:
+    """Sizes of as many elements as ``others``, of which one may be unknown; None where more are."""
+    unknown = [position for position, size in enumerate(sizes) if not isinstance(size, int)]
+    rest = math.prod(size for size in sizes if isinstance(size, int))
+    total = _product(others)
+    if not unknown or len(unknown) > 1 or total is None or rest == 0:
+        return _known(sizes)
+    return [size if isinstance(size, int) else total // rest for size in sizes]
 
 
 def _known(sizes: Sequence[int | str | None]) -> list[int] | None:

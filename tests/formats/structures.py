@@ -247,6 +247,23 @@ class TokenNorms(nn.Module):
         return self.head(self.last_norm(x.transpose(1, 2)).transpose(1, 2))
 
 
+class ShuffledGroups(nn.Module):
+    """Zhang et al. 2017, "ShuffleNet", with the batch norm behind the channel shuffle of its groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(4, 6, 1, groups=2)
+        self.norm = nn.BatchNorm2d(6)
+        self.spatial = conv_bn(6, 6, kernel=3, groups=6)
+        self.expand = conv_bn(6, 4, groups=2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        inner = self.reduce(x)
+        batch, channels, height, width = inner.shape
+        inner = inner.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+        return functional.relu(x + self.expand(self.spatial(functional.relu(self.norm(inner)))))
+
+
 class Audio(nn.Module):
     """Raw sound: strided convolutions, batch norms before and behind the pooling, statistics over time, BN → Linear."""
 
@@ -324,6 +341,7 @@ STRUCTURES = (
     Structure("U-Net with ConvTranspose and interpolation", UNet, (1, 8, 8)),
     Structure("LeViT", Levit, (3, 8, 8)),
     Structure("tokens transposed, or flattened, for the batch norm", TokenNorms, (7, 4)),
+    Structure("groups shuffled (ShuffleNet)", ShuffledGroups, (4, 6, 6)),
     Structure("1-D audio", Audio, (1, 64)),
     Structure("3-D", Volume, (1, 4, 6, 6)),
     Structure("MLP", mlp, (6,)),

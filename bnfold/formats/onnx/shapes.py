@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from bnfold.core.graph import Shape
+from bnfold.formats.onnx.channels import tell_channels
 from bnfold.formats.onnx.scopes import Scope, scopes_of
 from bnfold.formats.onnx.tensors import dtype_name
 
@@ -40,9 +41,12 @@ def inferred_types(model: ModelProto, scopes: list[Scope]) -> dict[str, TensorTy
     """
     try:
         inferred = shape_inference.infer_shapes(_skeleton(model), data_prop=True)
+        found = scopes_of(inferred)
+        if tell_channels(found):
+            found = scopes_of(shape_inference.infer_shapes(inferred, data_prop=True))
     except shape_inference.InferenceError:
         return _declared_types(scopes)
-    return _declared_types(scopes_of(inferred))
+    return _declared_types(found)
 
 
 def _skeleton(model: ModelProto) -> ModelProto:

@@ -1,0 +1,95 @@
+"""Sizes that shape inference does not find: told by who reads a value, or by what is left of a reshape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from onnx_graphs import assert_same_network, assert_scale_matters, bn, case, folded, model, parameters, verdicts, weight
+
+from bnfold import fold
+
+ONE = {name: np.array([value]) for name, value in (("i0", 0), ("i1", 1), ("i2", 2), ("i3", 3), ("rest", -1))}
+TOKENS = "float[N,L,6] x"
+CUT = "z = Shape(x) n = Gather(z, i0) l = Gather(z, i1) nl = Mul(n, l) flat = Concat<axis = 0>(nl, rest) "
+"""As torch's older exporter writes ``view(batch * tokens, -1)``: no size of it is known."""
+ROWS = CUT.replace("i1", "i2")
+
+
+def tensors(**others: Any) -> dict[str, Any]:
+    return ONE | parameters(4) | others
+
+
+REFUSALS = [
+    case(
+        "layout-moves-channels",
+        f"{CUT} c = MatMul(x, w) t = Transpose<perm = [0, 2, 1]>(c) r = Reshape(t, flat) y = {bn('r')}",
+        tensors(w=weight(6, 4)),
+        x=TOKENS,
+        id="as many tokens as channels, perhaps",
+    ),
+    case(
+        "layout-moves-channels",
+        f"{CUT} c = MatMul(x, w) r = Reshape(c, flat) y = {bn('r')}",
+        tensors(w=weight(6, 8)),
+        x=TOKENS,
+        id="a batch norm that cannot fit the reshaped value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "slug"), REFUSALS)
+def test_kept_and_left_alone(proto: ModelProto, slug: str) -> None:
+    result = fold(proto)
+    assert list(verdicts(result.plan).values()) == [slug]
+    assert result.model == proto
+
+
+FOLDS = [
+    case(
+        "c",
+        f"{CUT} c = MatMul(x, w) r = Reshape(c, flat) y = {bn('r')}",
+        tensors(w=weight(6, 4)),
+        x=TOKENS,
+        id="a batch norm says how many channels a flattened value has",
+    ),
+    case(
+        "y",
+        f"{ROWS} b1 = {bn('x')} t = Transpose<perm = [0, 2, 1]>(b1) r = Reshape(t, flat) y = Gemm<transB = 1>(r, w, k)",
+        ONE | parameters(6) | {"w": weight(4, 6), "k": weight(4)},
+        x="float[N,6,5] x",
+        id="so does a Gemm below, as wide as the samples have tokens",
+    ),
+    case(
+        "y",
+        f"{ROWS} b1 = {bn('x')} t = Transpose<perm = [0, 2, 1]>(b1) r = Reshape(t, flat) y = MatMul(r, w)",
+        ONE | parameters(6) | {"w": weight(6, 4)},
+        x="float[N,6,5] x",
+        id="or a MatMul",
+    ),
+    case(
+        "c",
+        "c = Conv(x, w) z = Shape(c) n = Gather(z, i0) l = Gather(z, i1) d = Div(l, i2) h = Gather(z, i2) "
+        "o = Gather(z, i3) s = Concat<axis = 0>(n, i2, d, h, o) r = Reshape(c, s) "
+        f"t = Transpose<perm = [0, 2, 1, 3, 4]>(r) e = Concat<axis = 0>(n, l, h, o) q = Reshape(t, e) y = {bn('q')}",
+        tensors(w=weight(4, 3, 3, 3)),
+        x="float[N,3,6,6] x",
+        id="a channel shuffle whose sizes are divided",
+    ),
+]
+
+
+@pytest.mark.parametrize(("proto", "into"), FOLDS)
+def test_folded_exactly(proto: ModelProto, into: str) -> None:
+    assert_scale_matters(proto, "g")
+    result, found = folded(proto)
+    assert list(found.values()) == [into]
+    assert_same_network(proto, result)
+
+
+def test_a_reshape_that_asks_for_more_than_a_machine_has_is_not_followed() -> None:
+    body = f"b1 = {bn('x')} f = Flatten(b1) y = Gemm(f, w)"
+    proto = model(body, parameters(4) | {"w": weight(4, 4)}, x=f"float[1,4,{1 << 20},{1 << 20}] x")
+    assert verdicts(fold(proto).plan) == {"b1": "layout-moves-channels"}
