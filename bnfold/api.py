@@ -55,6 +55,7 @@ def fold(
     freeze: bool = False,
     only: Globs = None,
     skip: Globs = None,
+    merge_parallel: bool = False,
     copy: bool = False,
 ) -> FoldResult:
     """Fold an ``nn.Module``, an ``onnx.ModelProto``, or the file at a path, none of which is changed.
@@ -64,6 +65,8 @@ def fold(
     ``factory`` makes the architecture of a state_dict (``pkg.module:name``, or a callable). ``only`` and ``skip`` are
     globs over the names of batch norms. ``freeze`` treats overridable ONNX initializers as constants. ``trust_code``
     allows files whose loading runs code. ``key`` chooses the state_dict in a training checkpoint.
+    ``merge_parallel`` makes one layer of the layers beside one another in a sum also where no batch norm takes part
+    (ONNX).
 
     Returns a FoldResult: ``.model`` is of the same kind (for a path, what the file holds), ``.plan`` has one verdict
     per batch norm in graph order. Raises BnfoldError, and nothing else.
@@ -73,7 +76,7 @@ def fold(
     else:
         opened = wrap_model(model, inputs=inputs, freeze=freeze, share=not copy)
     only, skip = _globs(only), _globs(skip)
-    plan = make_plan(opened.view, only=only, skip=skip)
+    plan = make_plan(opened.view, only=only, skip=skip, merge_parallel=merge_parallel)
     opened.apply(plan)
     return FoldResult(opened.folded, plan, (*opened.notes, *unmatched_globs(plan, only, skip)))
 
@@ -88,13 +91,14 @@ def inspect(
     freeze: bool = False,
     only: Globs = None,
     skip: Globs = None,
+    merge_parallel: bool = False,
 ) -> InspectReport:
     """What ``convert`` would do with the file at ``source``: every batch norm, its verdict, why. Nothing is written.
 
     Options as for ``fold``. Raises BnfoldError.
     """
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
-    conversion = _conversion(Path(source), opening, freeze=freeze, only=only, skip=skip)
+    conversion = _conversion(Path(source), opening, freeze=freeze, only=only, skip=skip, merge_parallel=merge_parallel)
     return InspectReport(**conversion.findings())
 
 
@@ -109,6 +113,7 @@ def convert(
     freeze: bool = False,
     only: Globs = None,
     skip: Globs = None,
+    merge_parallel: bool = False,
     force: bool = False,
     verify: str | None = None,
     dry_run: bool = False,
@@ -134,7 +139,7 @@ def convert(
     if not (dry_run or check):
         check_target(target, force=force, inputs=[path])
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
-    conversion = _conversion(path, opening, freeze=freeze, only=only, skip=skip)
+    conversion = _conversion(path, opening, freeze=freeze, only=only, skip=skip, merge_parallel=merge_parallel)
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
@@ -186,9 +191,11 @@ def default_output(source: PathLike) -> Path:
     return path.with_name(f"{path.name.removesuffix(suffix)}.folded{suffix}")
 
 
-def _conversion(path: Path, opening: Opening, *, freeze: bool, only: Globs, skip: Globs) -> Conversion:
+def _conversion(
+    path: Path, opening: Opening, *, freeze: bool, only: Globs, skip: Globs, merge_parallel: bool
+) -> Conversion:
     model = open_model(path, **opening, freeze=freeze)
-    return Conversion.of(model, path, only=_globs(only), skip=_globs(skip))
+    return Conversion.of(model, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel)
 
 
 def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:

@@ -34,16 +34,18 @@ class Conversion:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: Model, path: Path, *, only: Sequence[str], skip: Sequence[str]) -> Conversion:
+    def of(
+        cls, model: Model, path: Path, *, only: Sequence[str], skip: Sequence[str], merge_parallel: bool
+    ) -> Conversion:
         """Plan and fold ``model``, which was loaded from ``path``."""
         hashing = Beside(partial(file_record, path, model.format, external=model.external))
         before = model.node_count
-        decided = plan(model.view, only=only, skip=skip)
+        decided = plan(model.view, only=only, skip=skip, merge_parallel=merge_parallel)
         model.apply(decided)
         for companion in model.companions:
             companion.apply(plan(companion.view, only=only, skip=skip))
         source = hashing.result()
-        if decided.removals:
+        if decided.changes:
             model.describe(
                 {
                     "bnfold.version": __version__,
@@ -57,7 +59,7 @@ class Conversion:
     @property
     def is_changed(self) -> bool:
         """Whether the output is another model than the source."""
-        return bool(self.plan.removals)
+        return bool(self.plan.changes)
 
     def findings(self) -> dict[str, Any]:
         """What ``inspect`` and ``convert`` both report."""
@@ -68,6 +70,7 @@ class Conversion:
             "folded": len(self.plan.folds),
             "kept": len(self.plan.keeps),
             "also_folded": len(self.plan.also_folded),
+            "also_merged": self.plan.merged_layers,
             "batch_norms": batch_norm_records(self.plan),
             "nodes": self.nodes,
             "warnings": self.warnings,

@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bnfold.core.graph import GraphView, Node, OpKind
+from bnfold.core.graph import GraphView, Node, OpKind, Sums
 from bnfold.core.reason import Miss, Reason
-from bnfold.core.verdict import Edit, Fold, Keep, Plan, Verdict
-from bnfold.rules import NEIGHBOURS, STAGES, Rule
+from bnfold.core.verdict import Change, Edit, Fold, JoinedLayers, Keep, Plan, Verdict
+from bnfold.errors import UsageError
+from bnfold.rules import BESIDE, NEIGHBOURS, STAGES, Rule
 from bnfold.rules.batch_norm import affine_of
+from bnfold.rules.parallel_layers import join_layers
 
 
-def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (), merge_parallel: bool = False) -> Plan:
     """One verdict per batch norm, in graph order.
 
     ``only`` and ``skip`` are globs over the batch norms' labels; what they exclude is kept, with that reason.
+    ``merge_parallel`` makes one layer of the layers beside one another in a sum also where no batch norm takes part;
+    UsageError where the view's front end cannot.
 
     Folds are found in rounds: within a round they touch different nodes, and the next round sees the graph without
     what the last one removed. A model whose batch norms do not stand in each other's way takes two rounds, so that
     the work grows with the model and not with its square.
     """
+    if merge_parallel and view.sums is not Sums.JOIN_LAYERS:
+        raise UsageError(
+            "--merge-parallel is for ONNX: a PyTorch module's own code calls each of its layers",
+            remedy="leave it out, or export the model to ONNX first",
+        )
     affine_nodes = view.affine_nodes
     changed: dict[int, Node] = {}
     verdicts: dict[int, Verdict] = {
@@ -28,21 +37,26 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = ())
         for bn in affine_nodes
         if _is_excluded(bn.label, only, skip)
     }
-    while folds := _round(view, verdicts):
-        verdicts |= {fold.bn.index: fold for fold in folds}
-        changed |= {edit.node.index: edit.node for fold in folds for edit in fold.edits}
-        view = view.after(folds)
-    gone = {index for index, verdict in verdicts.items() if isinstance(verdict, Fold)}
+    joined: list[JoinedLayers] = []
+    gone: set[int] = set()
+    while changes := _round(view, verdicts) or join_layers(view, everywhere=merge_parallel):
+        verdicts |= {change.bn.index: change for change in changes if isinstance(change, Fold)}
+        joined += [change for change in changes if isinstance(change, JoinedLayers)]
+        changed |= {edit.node.index: edit.node for change in changes for edit in change.edits}
+        gone.update(node.index for change in changes for node in change.removed)
+        view = view.after(changes)
     edits = tuple(Edit(changed[index], view.steps[index]) for index in sorted(changed.keys() - gone))
     others = (verdicts[node.index] for node in affine_nodes if node.kind is not OpKind.BATCH_NORM)
     return Plan(
         tuple(verdicts[node.index] for node in affine_nodes if node.kind is OpKind.BATCH_NORM),
         edits,
         tuple(verdict for verdict in others if isinstance(verdict, Fold)),
+        tuple(joined),
+        tuple(sorted(view.left.items())),
     )
 
 
-def _round(view: GraphView, verdicts: dict[int, Verdict]) -> list[Fold]:
+def _round(view: GraphView, verdicts: dict[int, Verdict]) -> Sequence[Change]:
     """The folds of the first stage that finds any; what stays as far as this view shows goes into ``verdicts``."""
     pending = [bn for bn in view.affine_nodes if not _is_settled(verdicts.get(bn.index))]
     for rules in STAGES:
@@ -51,7 +65,7 @@ def _round(view: GraphView, verdicts: dict[int, Verdict]) -> list[Fold]:
         for bn in pending:
             verdict = _judge(view, bn, rules)
             if isinstance(verdict, Keep):
-                if rules is NEIGHBOURS:
+                if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(verdict, verdicts.get(bn.index))):
                     verdicts[bn.index] = verdict
             elif touched.isdisjoint(verdict.touched):
                 touched |= verdict.touched
@@ -76,6 +90,11 @@ def _judge(view: GraphView, bn: Node, rules: Sequence[Rule]) -> Verdict:
     misses.sort(key=lambda miss: miss.reason.code, reverse=True)
     details = dict.fromkeys(miss.detail for miss in misses)
     return Keep(bn, misses[0].reason, misses[0].node, "; ".join(details))
+
+
+def _is_nearer(keep: Keep, than: Verdict | None) -> bool:
+    """Whether a rule got further than those that were tried before it."""
+    return isinstance(than, Keep) and keep.reason.code > than.reason.code
 
 
 def _is_settled(verdict: Verdict | None) -> bool:

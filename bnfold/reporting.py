@@ -13,7 +13,7 @@ from bnfold.records import BatchNormRecord, Form, ReasonRecord
 
 def batch_norm_records(plan: Plan) -> tuple[BatchNormRecord, ...]:
     """One record per batch norm, in graph order."""
-    return tuple(map(_record, plan))
+    return tuple(_record(plan, verdict) for verdict in plan)
 
 
 def unmatched_globs(plan: Plan, only: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:
@@ -27,19 +27,19 @@ def unmatched_globs(plan: Plan, only: Sequence[str], skip: Sequence[str]) -> tup
     )
 
 
-def _record(verdict: Verdict) -> BatchNormRecord:
+def _record(plan: Plan, verdict: Verdict) -> BatchNormRecord:
     if isinstance(verdict, Keep):
         return BatchNormRecord(verdict.bn.label, _form(verdict.bn), "kept", reason=_reason(verdict))
-    return _folded(verdict)
+    return _folded(plan, verdict)
 
 
-def _folded(fold: Fold) -> BatchNormRecord:
+def _folded(plan: Plan, fold: Fold) -> BatchNormRecord:
     return BatchNormRecord(
         fold.bn.label,
         _form(fold.bn),
         "folded",
         rule=fold.rule,
-        into=tuple(node.label for node in fold.into),
+        into=tuple(dict.fromkeys(plan.ends_in(node).label for node in fold.into)),
         scale_range=fold.affine.scale_range,
         warnings=fold.warnings,
     )

@@ -1,7 +1,8 @@
 """Graph views in one line: ``view("x conv bn relu out; conv pool")``.
 
 A chain names values from left to right; a later chain starts at a node named before. ``x`` is the model's input,
-``out`` makes what precedes it an output. A word's letters say what it is (conv2 is a conv), the word is its label.
+``out`` makes what precedes it an output. A word's letters say what it is (conv2 is a conv), the word is its label. A
+chain that comes to a sum which is there already adds to it: ``view("x conv add out; x bn add")``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ KINDS = {
     "conv": OpKind.CONV,
     "linear": OpKind.LINEAR,
     "bn": OpKind.BATCH_NORM,
+    "add": OpKind.ADD,
     "identity": OpKind.LAYOUT,
     "shape": OpKind.SHAPE,
 }
@@ -43,6 +45,10 @@ def view(
             if word == "out":
                 outputs.add(current)
             elif not current and (word == "x" or word in values):
+                current = word
+            elif word in values:
+                adder = next(node for node in nodes if node.label == word)
+                nodes[adder.index] = replace(adder, inputs=(*adder.inputs, current))
                 current = word
             else:
                 node = _node(len(nodes), word, current, values, arrays)

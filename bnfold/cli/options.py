@@ -31,6 +31,7 @@ class PlanOptions(ModelOptions):
     freeze: bool
     only: tuple[str, ...]
     skip: tuple[str, ...]
+    merge_parallel: bool
 
 
 def model_options(function: _Function) -> _Function:
@@ -59,12 +60,15 @@ def model_options(function: _Function) -> _Function:
 
 
 def plan_options(function: _Function) -> _Function:
-    """The model options, ``--only``, ``--skip``, ``--freeze``."""
+    """The model options, ``--only``, ``--skip``, ``--freeze``, ``--merge-parallel``."""
     return _with_options(
         model_options(function),
         click.option("--only", multiple=True, metavar="GLOB", help="Fold only these batch norms; repeatable."),
         click.option("--skip", multiple=True, metavar="GLOB", help="Keep these batch norms; repeatable."),
         click.option("--freeze", is_flag=True, help="Take overridable initializers for constants."),
+        click.option(
+            "--merge-parallel", is_flag=True, help="Make sums of layers one layer, also without a batch norm."
+        ),
     )
 
 

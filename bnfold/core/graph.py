@@ -7,7 +7,7 @@ recognise is OPAQUE, and OPAQUE is left alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from bnfold.core.reason import Reason
+from bnfold.core.sums import thinned
 from bnfold.core.traits import Traits
 
 if TYPE_CHECKING:
-    from bnfold.core.kernel import Step
-    from bnfold.core.verdict import Fold
+    from bnfold.core.kernel import LayerStep
+    from bnfold.core.verdict import Change
 
 Dimension = int | str | None
 """A size, the symbol of an unknown one, or unknown."""
@@ -49,6 +50,17 @@ class OpKind(Enum):
 
 
 LAYERS = frozenset({OpKind.CONV, OpKind.CONV_TRANSPOSE, OpKind.LINEAR})
+
+
+class Sums(Enum):
+    """What a front end can do to a sum whose addends stand for the same value."""
+
+    FIXED = auto()
+    """Nothing: its addends stay."""
+    DROP_BATCH_NORMS = auto()
+    """A batch norm can stop to add anything, once a layer beside it does its work."""
+    JOIN_LAYERS = auto()
+    """Any addend can: layers beside one another become one."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +137,13 @@ class GraphView:
     """What is known of a value by id; None where the model computes it."""
     outputs: frozenset[str]
     load_shapes: Callable[[], Mapping[str, Shape]]
-    steps: Mapping[int, tuple[Step, ...]] = field(default_factory=dict)
+    steps: Mapping[int, tuple[LayerStep, ...]] = field(default_factory=dict)
     """By node index: what earlier folds already do to a layer, in order."""
+    sums: Sums = Sums.FIXED
+    left: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """By the index of a sum: the input slots whose addends are gone. A sum keeps the slots of the others."""
+    normalised: frozenset[int] = frozenset()
+    """The layers that swallowed a batch norm behind them."""
 
     _producers: dict[str, Node] = field(init=False, repr=False)
     _uses: dict[str, list[Use]] = field(init=False, repr=False)
@@ -177,16 +194,25 @@ class GraphView:
         """The shape of ``value`` as far as known; None where not even the rank is."""
         return self.load_shapes().get(value)
 
-    def after(self, folds: Iterable[Fold]) -> GraphView:
-        """The view once ``folds`` are applied: their batch norms gone, their layers with the steps they take on."""
+    def after(self, changes: Sequence[Change]) -> GraphView:
+        """The view once ``changes`` are made: what they remove gone, their layers with the steps they take on."""
         steps = dict(self.steps)
         stands_for: dict[str, str] = {}
-        removed = set()
-        for fold in folds:
-            removed.add(fold.bn.index)
-            stands_for[fold.bn.outputs[0]] = fold.bn.data
-            for edit in fold.edits:
+        removed: set[int] = set()
+        for change in changes:
+            removed.update(node.index for node in change.removed)
+            stands_for |= change.stands_for
+            for edit in change.edits:
                 steps[edit.node.index] = (*steps.get(edit.node.index, ()), *edit.steps)
+        nodes_of = {node.index: node for node in self.nodes}
+        left = dict(self.left)
+        for thin in thinned(self, [leaving for change in changes for leaving in change.leaving]):
+            remaining = [value for value in thin.inputs if value is not None]
+            left[thin.index] = frozenset(slot for slot, value in enumerate(thin.inputs) if value is None)
+            nodes_of[thin.index] = thin
+            if len(remaining) <= 1:
+                removed.add(thin.index)
+                stands_for |= dict(zip(thin.outputs, remaining, strict=False))
 
         def resolve(value: str | None) -> str | None:
             while value in stands_for:
@@ -197,8 +223,9 @@ class GraphView:
             replace(node, inputs=tuple(map(resolve, node.inputs)))
             if not stands_for.keys().isdisjoint(node.inputs)
             else node
-            for node in self.nodes
+            for node in nodes_of.values()
             if node.index not in removed
         )
         outputs = frozenset(resolved for value in self.outputs if (resolved := resolve(value)) is not None)
-        return GraphView(nodes, self.value_of, outputs, self.load_shapes, steps)
+        normalised = self.normalised.union(*(change.normalised for change in changes))
+        return GraphView(nodes, self.value_of, outputs, self.load_shapes, steps, self.sums, left, normalised)

@@ -20,7 +20,7 @@ from bnfold.core.rounding import LARGEST, F64Array, rounded, rounded_product
 from bnfold.core.traits import LayerTraits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 _quiet = np.errstate(over="ignore", invalid="ignore")
@@ -42,6 +42,14 @@ class Step:
 
     side: Side
     affine: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """One layer beside it in a sum that a layer takes in: ``load`` makes its kernel, whose taps begin at ``place``."""
+
+    load: Callable[[], Kernel]
+    place: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +107,28 @@ class Kernel:
         factor = self.factor * affine.scale.reshape(by_input)
         return replace(self, factor=factor, bias=added if self.bias is None else self.bias + added)
 
-    def after(self, steps: Iterable[Step]) -> Kernel:
+    @_quiet
+    def plus(self, other: Kernel, place: tuple[int, ...]) -> Kernel:
+        """W∗x + b + V∗x + c = (W + V)∗x + (b + c): the taps of V begin at ``place`` among those of W."""
+        taps, others = self.stored_shape[2:], other.stored_shape[2:]
+        weight = self.weight.reshape(*self.values.shape[:3], *taps)
+        window = tuple(slice(start, start + size) for start, size in zip(place, others, strict=True))
+        added = other.weight.reshape(*other.values.shape[:3], *others)
+        weight[(slice(None), slice(None), slice(None), *window)] += added * (other.traits.gain / self.traits.gain)
+        biases = [bias for bias in (self.bias, other.bias) if bias is not None]
+        bias = biases[0] + biases[1] if len(biases) > 1 else next(iter(biases), None)
+        return replace(self, values=weight.reshape(self.values.shape), factor=np.ones((1, 1, 1, 1)), bias=bias)
+
+    def after(self, steps: Iterable[LayerStep]) -> Kernel:
         """The kernel once it has swallowed ``steps``, in order."""
         kernel = self
         for step in steps:
-            kernel = (
-                kernel.scale_outputs(step.affine) if step.side is Side.OUTPUTS else kernel.absorb_inputs(step.affine)
-            )
+            if isinstance(step, Join):
+                kernel = kernel.plus(step.load(), step.place)
+            elif step.side is Side.OUTPUTS:
+                kernel = kernel.scale_outputs(step.affine)
+            else:
+                kernel = kernel.absorb_inputs(step.affine)
         return kernel
 
     def stored(self, weight_dtype: str, bias_dtype: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -120,6 +143,10 @@ class Kernel:
     def stored_bias(self, dtype: str) -> NDArray[Any] | None:
         """The bias, rounded once (bfloat16 as uint16 bits), as it counts with gain 1."""
         return None if self.bias is None else rounded(np.ascontiguousarray(self.bias), dtype)
+
+
+LayerStep = Step | Join
+"""What a layer swallows; a batch norm or a run of arithmetic swallows affines alone."""
 
 
 def output_channels(traits: LayerTraits, stored_shape: tuple[int, ...]) -> int:
@@ -146,7 +173,7 @@ def layer_constants(view: GraphView, layer: Node) -> tuple[Constant, Constant | 
     return weight, view.constant(layer.inputs[2]), layer.traits
 
 
-def fits(view: GraphView, layer: Node, steps: tuple[Step, ...]) -> bool:
+def fits(view: GraphView, layer: Node, steps: tuple[LayerStep, ...]) -> bool:
     """Whether no value of the layer leaves the range of the dtype it is stored in when it swallows ``steps``.
 
     A value that is NaN or Inf already may stay so. The cheap bound decides nearly always, without float64 copies.
@@ -164,12 +191,19 @@ def fits(view: GraphView, layer: Node, steps: tuple[Step, ...]) -> bool:
     )
 
 
-def _magnitude_bound(weight: Constant, bias: Constant | None, traits: LayerTraits, steps: tuple[Step, ...]) -> float:
+def _magnitude_bound(
+    weight: Constant, bias: Constant | None, traits: LayerTraits, steps: tuple[LayerStep, ...]
+) -> float:
     """An upper bound of every |w| and |b| after ``steps``; NaN where a stored value is."""
     weights = _magnitude(weight.load())
     biases = abs(traits.bias_gain) * _magnitude(bias.load()) if bias else 0.0
     fan_in = math.prod(weight.shape) // max(1, output_channels(traits, weight.shape))
     for step in steps:
+        if isinstance(step, Join):
+            other = step.load()
+            weights += _magnitude(other.weight) * abs(other.traits.gain / traits.gain)
+            biases += 0.0 if other.bias is None else _magnitude(other.bias)
+            continue
         scale, shift = _magnitude(step.affine.scale), _magnitude(step.affine.shift)
         if step.side is Side.OUTPUTS:
             biases = biases * scale + shift

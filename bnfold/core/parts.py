@@ -103,7 +103,7 @@ def add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
     own_rank = rank_of(view, node.inputs[slot] or "", node)
     axis = affine.axis + rank - own_rank
     uses = sum(value == node.inputs[slot] for value in node.inputs)
-    if uses < len(node.inputs) and (affine.scale != 1).any():
+    if uses < len(node.inputs) - node.inputs.count(None) and (affine.scale != 1).any():
         detail = f"{node.op} {node.label!r} adds a value that the batch norm does not scale"
         raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
     if size_of(view, node.outputs[0], axis, node) != affine.channels:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.kernel import Side, Step
+from bnfold.core.kernel import Join, LayerStep, Side
 from bnfold.core.rounding import F64Array, rounded
 from bnfold.core.traits import Arithmetic, ScaleShiftTraits
 
@@ -22,14 +22,16 @@ class RoundsOnPurposeError(ArithmeticError):
     """A run of arithmetic that is no affine map, since its roundings are its purpose: x + 2²³ − 2²³."""
 
 
-def swallowed(affine: Affine, steps: Iterable[Step]) -> Affine:
+def swallowed(affine: Affine, steps: Iterable[LayerStep]) -> Affine:
     """The map of an affine node once it has swallowed ``steps``."""
     for step in steps:
+        if isinstance(step, Join):
+            raise TypeError("only a layer takes in what stands beside it")
         affine = affine.then(step.affine) if step.side is Side.OUTPUTS else step.affine.then(affine)
     return affine
 
 
-def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[Step]) -> tuple[NDArray[Any], NDArray[Any]]:
+def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[LayerStep]) -> tuple[NDArray[Any], NDArray[Any]]:
     """γ and β, ``(C,)``, of a batch norm once it has swallowed ``steps`` on its outputs: γ·s and β·s + t.
 
     Rounded once to the dtypes they are stored in (bfloat16 as uint16 bits).

@@ -144,6 +144,15 @@ class Reason(Enum):
         "A function's body serves all of its calls; its tensors come from the callers.",
         "Inline the model's local functions (onnx.inliner.inline_local_functions), then convert again.",
     )
+    UNLIKE_SIBLING = (
+        213,
+        "unlike-sibling",
+        "no layer beside it in the sum is of its kind",
+        "A sum of layers is one layer only where all read the same value with the same stride and groups, and where "
+        "the smaller kernels lie within the largest one.",
+        "Let the branches of the sum read the same value, with stride 1 beside a batch norm alone, and paddings that "
+        "keep their sizes.",
+    )
     DTYPE_OVERFLOW = (
         301,
         "dtype-overflow",

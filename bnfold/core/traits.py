@@ -7,6 +7,17 @@ from enum import Enum, auto
 
 
 @dataclass(frozen=True)
+class Window:
+    """How a convolution, or a mean, moves over the spatial axes: one number an axis, zeros ``before`` and ``after``."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class LayerTraits:
     """How a linear layer stores and applies its weight.
 
@@ -26,6 +37,8 @@ class LayerTraits:
     """A shift of all inputs shifts every output position alike: no zero padding, no stride that leaves gaps."""
     gains_bias: bool = True
     """Where it has no bias, it can be given one."""
+    window: Window | None = None
+    """How a convolution moves; None where that is unknown, and for what is no convolution."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +72,15 @@ class ChannelMap:
 class PoolTraits:
     """POOL: a maximum, or a weighted mean, over ``axes`` (None: the spatial ones, from 2 on).
 
-    ``keeps_shift``: the weights sum to 1 at every position, so that a shift passes.
+    ``keeps_shift``: the weights sum to 1 at every position, so that a shift passes. ``window`` is there where the mean
+    is that of a window whose every position counts, padding included.
     """
 
     is_max: bool
     keeps_shift: bool = True
     axes: tuple[int, ...] | None = None
     keeps_axes: bool = True
+    window: Window | None = None
 
 
 @dataclass(frozen=True)

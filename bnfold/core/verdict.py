@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import Node
-from bnfold.core.kernel import Step
+from bnfold.core.graph import LAYERS, Node, OpKind
+from bnfold.core.kernel import Join, LayerStep, Side
 from bnfold.core.reason import Reason
 
 FAR_FROM_ONE = 1e4
@@ -19,14 +19,27 @@ class Edit:
     """A node that stays (a layer, or another batch norm), and the affines that it swallows, in order."""
 
     node: Node
-    steps: tuple[Step, ...]
+    steps: tuple[LayerStep, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaving:
+    """An addend that a sum loses, since a layer beside it does its work.
+
+    ``sum`` reads it on ``slot``; ``alone`` are the nodes that served nobody but it, and go too.
+    """
+
+    sum: Node
+    slot: int
+    alone: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
     """A batch norm that goes away: its affine map, the rule that found it a place, and the nodes that swallow it.
 
-    ``crossed`` are the nodes between, which let the affine pass and stay as they are.
+    ``crossed`` are the nodes between, which let the affine pass and stay as they are. With ``leaving`` it was an
+    addend, and nothing takes its place.
     """
 
     bn: Node
@@ -34,6 +47,27 @@ class Fold:
     rule: str
     edits: tuple[Edit, ...]
     crossed: tuple[Node, ...] = ()
+    leaving: tuple[Leaving, ...] = ()
+
+    @property
+    def removed(self) -> tuple[Node, ...]:
+        """The nodes that are no more."""
+        return (self.bn, *(node for leaving in self.leaving for node in leaving.alone))
+
+    @property
+    def stands_for(self) -> dict[str, str]:
+        """By the batch norm's output, the value that takes its place."""
+        return {} if self.leaving else {self.bn.outputs[0]: self.bn.data}
+
+    @property
+    def normalised(self) -> frozenset[int]:
+        """The nodes whose outputs it normalised, or that took it in."""
+        if self.bn.kind is not OpKind.BATCH_NORM:
+            return frozenset()
+        ends = (
+            edit for edit in self.edits for step in edit.steps if isinstance(step, Join) or step.side is Side.OUTPUTS
+        )
+        return frozenset(edit.node.index for edit in ends)
 
     @property
     def into(self) -> tuple[Node, ...]:
@@ -43,7 +77,8 @@ class Fold:
     @property
     def touched(self) -> frozenset[int]:
         """The indices of all nodes that this fold relies on."""
-        return frozenset(node.index for node in (self.bn, *self.crossed, *(edit.node for edit in self.edits)))
+        sums = (leaving.sum for leaving in self.leaving)
+        return frozenset(node.index for node in (*self.removed, *self.crossed, *self.into, *sums))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -65,6 +100,34 @@ class Fold:
 
 
 @dataclass(frozen=True, eq=False)
+class JoinedLayers:
+    """Layers, means and plain values that leave a sum, since the layer of ``edit`` beside them takes them in."""
+
+    edit: Edit
+    leaving: tuple[Leaving, ...]
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What becomes of the layer that stays."""
+        return (self.edit,)
+
+    @property
+    def removed(self) -> tuple[Node, ...]:
+        """The nodes that are no more."""
+        return tuple(node for leaving in self.leaving for node in leaving.alone)
+
+    @property
+    def stands_for(self) -> dict[str, str]:
+        """Nothing takes the place of an addend."""
+        return {}
+
+    @property
+    def normalised(self) -> frozenset[int]:
+        """It joins layers, and normalises none."""
+        return frozenset()
+
+
+@dataclass(frozen=True, eq=False)
 class Keep:
     """A batch norm that stays: the nearest miss. ``node`` is in the way; None is the edge of the model."""
 
@@ -75,18 +138,24 @@ class Keep:
 
 
 Verdict = Fold | Keep
+Change = Fold | JoinedLayers
+"""What a round of the planner makes of a view."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """One verdict per batch norm, in graph order, and the edits that all folds together make, one per node.
 
-    ``also_folded`` are runs of constants that are no batch norms, and fold as well.
+    ``also_folded`` are runs of constants that are no batch norms, and fold as well; ``joined`` are layers beside one
+    another in sums that became one; ``left`` are the sums, by index in graph order, with the input slots whose addends
+    are gone.
     """
 
     verdicts: tuple[Verdict, ...]
     edits: tuple[Edit, ...]
     also_folded: tuple[Fold, ...] = ()
+    joined: tuple[JoinedLayers, ...] = ()
+    left: tuple[tuple[int, frozenset[int]], ...] = ()
 
     def __len__(self) -> int:
         return len(self.verdicts)
@@ -103,6 +172,23 @@ class Plan:
     def removals(self) -> tuple[Fold, ...]:
         """Everything that folds, batch norms and other runs, in graph order."""
         return tuple(sorted((*self.folds, *self.also_folded), key=lambda fold: fold.bn.index))
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Everything that becomes of the model; nothing, where it stays as it is."""
+        return (*self.removals, *self.joined)
+
+    @property
+    def merged_layers(self) -> int:
+        """How many layers another one beside them took in."""
+        return sum(node.kind in LAYERS for joined in self.joined for node in joined.removed)
+
+    def ends_in(self, layer: Node) -> Node:
+        """The layer that does the work of ``layer``: itself, or the one that it was joined with."""
+        hosts = {node.index: joined.edit.node for joined in self.joined for node in joined.removed}
+        while layer.index in hosts:
+            layer = hosts[layer.index]
+        return layer
 
     @property
     def keeps(self) -> tuple[Keep, ...]:

@@ -58,6 +58,7 @@ class PlanReport(Report):
     folded: int
     kept: int
     also_folded: int = 0
+    also_merged: int = 0
     batch_norms: tuple[BatchNormRecord, ...]
     nodes: NodeCount
     warnings: tuple[str, ...] = ()

@@ -52,6 +52,8 @@ def summary(report: PlanReport) -> str:
         line += f": {report.folded} folded, {report.kept} kept"
     if report.also_folded:
         line += f"; also folded {counted(report.also_folded, 'run')} of constants"
+    if report.also_merged:
+        line += f"; merged {counted(report.also_merged, 'layer')} into those beside them"
     return line
 
 

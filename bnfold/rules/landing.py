@@ -6,7 +6,7 @@ import numpy as np
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
-from bnfold.core.kernel import Side, Step, fits, input_channels, layer_constants, output_channels
+from bnfold.core.kernel import Join, LayerStep, Side, Step, fits, input_channels, layer_constants, output_channels
 from bnfold.core.pointwise import swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
@@ -28,15 +28,15 @@ def swallow_outputs(view: GraphView, node: Node, value: str, affine: Affine) -> 
         return _into_run(view, node, Step(Side.OUTPUTS, affine))
     if node.kind is OpKind.BATCH_NORM:
         return _into_batch_norm(view, node, affine)
-    traits = _writable(view, node)
+    traits = writable_layer(view, node)
     weight, bias, _ = layer_constants(view, node)
     channels = output_channels(traits, weight.shape)
-    affine = _on_axis(view, node, value, affine, axis=traits.channel_axis, channels=channels)
-    _require_channels(node, channels, "output", affine)
+    affine = on_axis(view, node, value, affine, axis=traits.channel_axis, channels=channels)
+    require_channels(node, channels, "output", affine)
     if bias is not None and bias.shape[-1:] not in {(), (1,), (channels,)}:
         detail = f"the bias of {node.label!r} has shape {list(bias.shape)} for {channels} output channels"
         raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
-    return _edit(view, node, Step(Side.OUTPUTS, affine))
+    return edit_of(view, node, Step(Side.OUTPUTS, affine))
 
 
 def swallow_inputs(view: GraphView, node: Node, value: str, affine: Affine) -> Edit:
@@ -45,24 +45,29 @@ def swallow_inputs(view: GraphView, node: Node, value: str, affine: Affine) -> E
     Legal as for ``swallow_outputs``, on the input channels, and when
       4. a shift is the same at every position: the layer pads with no zeros.
     """
-    traits = _writable(view, node)
+    traits = writable_layer(view, node)
     weight, _, _ = layer_constants(view, node)
     channels = input_channels(traits, weight.shape)
-    affine = _on_axis(view, node, value, affine, axis=traits.input_axis, channels=channels)
-    _require_channels(node, channels, "input", affine)
+    affine = on_axis(view, node, value, affine, axis=traits.input_axis, channels=channels)
+    require_channels(node, channels, "input", affine)
     if affine.shift.any() and not traits.takes_shift:
         detail = f"{node.op} {node.label!r} pads its input with zeros, or leaves gaps: the shift would be missing there"
         raise Miss(Reason.PADDED_INPUT, node, detail)
-    return _edit(view, node, Step(Side.INPUTS, affine))
+    return edit_of(view, node, Step(Side.INPUTS, affine))
 
 
-def _edit(view: GraphView, layer: Node, step: Step) -> Edit:
+def edit_of(view: GraphView, layer: Node, *steps: LayerStep) -> Edit:
+    """The edit by which ``layer`` takes on ``steps``, if its dtype can hold what becomes of it. Raises Miss."""
     _, bias, traits = layer_constants(view, layer)
-    if bias is None and not traits.gains_bias and step.affine.shift.any():
+    if (
+        bias is None
+        and not traits.gains_bias
+        and any(isinstance(step, Join) or step.affine.shift.any() for step in steps)
+    ):
         raise Miss(Reason.HOOKED, layer, f"the code that calls {layer.op} {layer.label!r} gives it no bias")
-    if not fits(view, layer, (*view.steps.get(layer.index, ()), step)):
+    if not fits(view, layer, (*view.steps.get(layer.index, ()), *steps)):
         raise Miss(Reason.DTYPE_OVERFLOW, layer, f"folded values of {layer.label!r} are outside the range of its dtype")
-    return Edit(layer, (step,))
+    return Edit(layer, steps)
 
 
 def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
@@ -101,7 +106,7 @@ def _require_range(node: Node, affine: Affine, largest: float) -> None:
         raise Miss(Reason.DTYPE_OVERFLOW, node, f"folded values of {node.label!r} are outside the range of its dtype")
 
 
-def _writable(view: GraphView, layer: Node) -> LayerTraits:
+def writable_layer(view: GraphView, layer: Node) -> LayerTraits:
     """The traits of a layer that may be rewritten."""
     if layer.lock:
         raise Miss(layer.lock.reason, layer, layer.lock.detail)
@@ -125,7 +130,7 @@ def _require_constant(view: GraphView, node: Node, name: str, value: str | None)
         raise Miss(Reason.WEIGHT_NOT_CONSTANT, node, f"the {name} of {node.label!r} is stored as {constant.dtype}")
 
 
-def _on_axis(view: GraphView, layer: Node, value: str, affine: Affine, *, axis: int, channels: int) -> Affine:
+def on_axis(view: GraphView, layer: Node, value: str, affine: Affine, *, axis: int, channels: int) -> Affine:
     """``affine``, which must act on the axis of ``value`` that holds the layer's channels, or on all elements alike."""
     if axis < 0:
         shape = view.shape(value)
@@ -142,7 +147,8 @@ def _on_axis(view: GraphView, layer: Node, value: str, affine: Affine, *, axis: 
     return affine
 
 
-def _require_channels(layer: Node, channels: int, side: str, affine: Affine) -> None:
+def require_channels(layer: Node, channels: int, side: str, affine: Affine) -> None:
+    """The affine has as many channels as the layer. Raises Miss."""
     if channels != affine.channels:
         detail = f"{layer.label!r} has {channels} {side} channels, the batch norm {affine.channels}"
         raise Miss(Reason.CHANNEL_MISMATCH, layer, detail)

@@ -61,10 +61,10 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tu
     """The addends, and the affine as it acts on each; one that is broadcast along the channels takes no scale."""
     shape = view.shape(value)
     addends = []
-    for addend in node.inputs:
-        own = view.shape(addend or "")
+    for addend in filter(None, node.inputs):
+        own = view.shape(addend)
         axis = affine.axis + len(own) - len(shape) if own is not None and shape is not None else -1
-        if addend is None or own is None or axis < 0 or own[axis] != affine.channels:
+        if own is None or axis < 0 or own[axis] != affine.channels:
             detail = f"an addend of {node.op} {node.label!r} is broadcast along the channels, or its shape is unknown"
             raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
         addends.append((addend, Affine(affine.scale, affine.shift, axis)))

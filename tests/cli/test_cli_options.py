@@ -65,7 +65,7 @@ def test_is_refused_in_three_lines_with_exit_code_2(api: Api, bnfold: CommandLin
 
 
 MODEL: dict[str, Any] = {"factory": None, "inputs": None, "trust_code": False, "key": None}
-PLAN: dict[str, Any] = {**MODEL, "freeze": False, "only": (), "skip": ()}
+PLAN: dict[str, Any] = {**MODEL, "freeze": False, "only": (), "skip": (), "merge_parallel": False}
 CONVERT: dict[str, Any] = {
     **PLAN,
     "force": False,
@@ -115,6 +115,7 @@ PASSED_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "--key": ("inspect m.pt --key ema", {**PLAN, "key": "ema"}),
     "--trust-code": ("inspect m.pt --trust-code", {**PLAN, "trust_code": True}),
     "--freeze": ("inspect m.onnx --freeze", {**PLAN, "freeze": True}),
+    "--merge-parallel": ("inspect m.onnx --merge-parallel", {**PLAN, "merge_parallel": True}),
     "--only, --skip": ("inspect m.onnx --only a* --only b --skip *c", {**PLAN, "only": ("a*", "b"), "skip": ("*c",)}),
     "convert": ("convert m.onnx", CONVERT),
     "convert flags": (

@@ -356,7 +356,7 @@ def test_a_weight_that_two_layers_share_is_written_anew_for_each() -> None:
 
 
 def test_a_weight_that_another_layer_reads_keeps_its_original() -> None:
-    body = f"c1 = Conv(x, w, k) n = BatchNormalization(c1, {BN}) c2 = Conv(x, w, k) y = Add(n, c2)"
+    body = f"c1 = Conv(x, w, k) n = BatchNormalization(c1, {BN}) c2 = Conv(x, w, k) y = Mul(n, c2)"
     proto = model(body, CONV_TENSORS)
     result, _ = folded(proto)
     assert {"w", "k"} <= {item.name for item in result.graph.initializer}

@@ -17,7 +17,7 @@ EXPECTED = {
     "ResNet basic block with downsample": Tally({"absorb-above": 3}, {}),
     "pre-activation residual blocks": Tally({"absorb-above": 2}, {"fan-out": 2}),
     "DenseNet block and transition": Tally({"absorb-above": 4}, {"fan-out": 3}),
-    "RepVGG block, three branches": Tally({"absorb-above": 3}, {"no-linear-layer": 1}),
+    "RepVGG block, three branches": Tally({"absorb-above": 3, "parallel-layers": 1}, {}),
     "inverted residual (MobileNetV2)": Tally({"absorb-above": 4}, {}),
     "ConvMixer": Tally({"absorb-below": 1}, {"no-linear-layer": 1, "padded-input": 1}),
     "squeeze-and-excitation": Tally({"absorb-above": 3, "absorb-below": 1}, {}),

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from bnfold.core.graph import Constant, GraphView, OpKind
+from bnfold.core.graph import Constant, GraphView, Node, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
 from bnfold.core.pointwise import run_affine, scale_and_shift, swallowed
 from bnfold.core.rounding import rounded
 from bnfold.core.traits import ScaleShiftTraits
-from bnfold.core.verdict import Edit, Fold, Plan
+from bnfold.core.verdict import Edit, Plan
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView
 
+MAY_GO = frozenset({OpKind.BATCH_NORM, OpKind.SCALE_SHIFT, OpKind.ADD})
 BROADCAST_ATTRIBUTE_UNTIL = 6
 """Up to this opset Gemm adds a vector only where ``broadcast`` is set."""
 
@@ -34,7 +36,13 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTe
         else:
             editor.rewrite_layer(edit)
     for fold in plan.removals:
-        editor.remove(fold)
+        if not fold.leaving:
+            editor.join_around(fold.bn)
+    for index, slots in plan.left:
+        editor.thin_sum(index, slots)
+    for change in plan.changes:
+        if change.leaving:
+            editor.take_out(change.removed)
     editor.patch.finish()
     return editor.patch.tensors
 
@@ -112,13 +120,13 @@ class _Editor:
         if bias is None:
             return ""
         names = place.proto.input if place.bias_add is None else place.bias_add.input
-        return str(names[2] if place.bias_add is None else names[_bias_slot(place)])
+        return str(names[2] if place.bias_add is None else names[place.bias_slot])
 
     def set_bias(self, place: Place, name: str) -> None:
         """The layer adds the tensor ``name``, with gain 1."""
         proto = place.proto
         if place.bias_add is not None:
-            place.bias_add.input[_bias_slot(place)] = name
+            place.bias_add.input[place.bias_slot] = name
         elif proto.op_type == "MatMul":
             self.insert_add(place, name)
         else:
@@ -143,34 +151,54 @@ class _Editor:
         add = helper.make_node("Add", [proto.output[0], bias], [output], name=name)
         self.patch.insert(place.scope, place.positions[0] + 1, add)
 
-    def remove(self, fold: Fold) -> None:
-        """Join what is before a batch norm, or a run of constants, and what is behind it under one name.
+    def join_around(self, bn: Node) -> None:
+        """A batch norm, or a run of constants, goes; what is before it and what is behind it are one value."""
+        place = self.view.places[bn.index]
+        self.patch.remove(place.scope, place.positions, place.constants)
+        self.make_one(place, place.data, place.proto.name)
 
-        Where nobody else reads its input, whatever produced that now produces its output, under the output's name.
-        Otherwise the readers of the output read the input; an output of the model stays one by an Identity.
+    def take_out(self, nodes: Iterable[Node]) -> None:
+        """Nodes go whose results nobody reads any more."""
+        for node in nodes:
+            place = self.view.places[node.index]
+            self.patch.remove(place.scope, place.positions, place.constants)
+            self.patch.forget(place.scope, place.output)
+
+    def thin_sum(self, index: int, slots: frozenset[int]) -> None:
+        """A sum loses the addends on ``slots``; where only one is left it is that one, and where none is, it goes."""
+        place = self.view.places[index]
+        proto = place.proto
+        remaining = [name for slot, name in enumerate(proto.input) if slot not in slots]
+        if len(remaining) > 1:
+            del proto.input[:]
+            proto.input.extend(remaining)
+            return
+        self.patch.remove(place.scope, place.positions, ())
+        if remaining:
+            self.make_one(place, remaining[0], proto.name)
+        else:
+            self.patch.forget(place.scope, place.output)
+
+    def make_one(self, place: Place, data: str, label: str) -> None:
+        """Join ``data`` and the output at ``place``, whose nodes go, under one name.
+
+        Where nobody else reads ``data``, whatever produced that now produces the output, under the output's name.
+        Otherwise the readers of the output read ``data``; an output of the model stays one by an Identity.
         """
-        place = self.view.places[fold.bn.index]
-        scope, data, output = place.scope, place.data, place.output
-        self.patch.remove(scope, place.positions, place.constants)
+        scope, output = place.scope, place.output
         if scope.id(data) in self.movable and scope.id(data) in self.patch.producers:
             self.patch.rename_output(scope, data, output)
         elif scope.id(output) in self.view.graph.outputs:
-            identity = helper.make_node("Identity", [data], [output], name=place.proto.name)
+            identity = helper.make_node("Identity", [data], [output], name=label)
             self.patch.insert(scope, place.positions[-1] + 1, identity)
         else:
             self.patch.read_instead(scope, output, data)
 
 
 def _movable(graph: GraphView) -> set[str]:
-    """The inputs of batch norms and runs that nobody else reads and that are no outputs: they may take another name."""
-    inputs = (node.data for node in graph.affine_nodes)
+    """The inputs of what may go, that nobody else reads and that are no outputs: they may take another name."""
+    inputs = {value for node in graph.nodes if node.kind in MAY_GO for value in node.inputs if value is not None}
     return {value for value in inputs if len(graph.readers(value)) == 1 and not graph.is_output(value)}
-
-
-def _bias_slot(place: Place) -> int:
-    """The input slot of the bias in the Add behind a MatMul."""
-    add = place.bias_add
-    return 1 if add is not None and add.input[0] == place.proto.output[0] else 0
 
 
 def _bias_for(weight: str) -> str:

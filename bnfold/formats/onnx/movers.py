@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bnfold.core.graph import Constant, OpKind
 from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
-from bnfold.formats.onnx.operators import IS_TEST_UNTIL, Meaning, Operator, Row, opaque
+from bnfold.formats.onnx.operators import IS_TEST_UNTIL, Meaning, Operator, Row, opaque, window_of
 
 DROPOUT_TRAINING_SLOT = 2
 CONCAT_AXIS_REQUIRED_FROM = 4
@@ -72,7 +72,15 @@ def average_pool(op: Operator) -> Meaning:
     pads = attributes.get("auto_pad", "NOTSET").startswith("SAME") or any(attributes.get("pads", ()))
     reaches_over = bool(pads or attributes.get("ceil_mode", 0))
     keeps_shift = not (attributes.get("count_include_pad", 0) and reaches_over)
-    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, keeps_shift=keeps_shift))
+    window = window_of(op, tuple(attributes["kernel_shape"])) if _counts_all(op, pads=pads) else None
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, keeps_shift=keeps_shift, window=window))
+
+
+def _counts_all(op: Operator, *, pads: bool) -> bool:
+    """Whether every mean is over as many numbers: no padding that is left out, and no window that reaches beyond it."""
+    attributes = op.attributes
+    same = attributes.get("auto_pad", "NOTSET").startswith("SAME")
+    return not attributes.get("ceil_mode", 0) and not same and bool(attributes.get("count_include_pad", 0) or not pads)
 
 
 def global_average_pool(op: Operator) -> Meaning:

@@ -15,7 +15,7 @@ from onnx import NodeProto, helper
 
 from bnfold.core.graph import Constant, Lock, OpKind, Shape, Value
 from bnfold.core.reason import Reason
-from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits
+from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits, Window
 from bnfold.formats.onnx.shapes import TensorType
 
 IS_TEST_UNTIL = 6
@@ -108,7 +108,13 @@ def _batch_norm_lock(op: Operator) -> Lock | None:
 
 def conv(op: Operator) -> Meaning:
     """Conv: W is (M, C/group, …), B is (M,)."""
-    traits = LayerTraits(groups=op.attributes.get("group", 1), takes_shift=not _pads(op))
+    weight = op.constant(1)
+    kernel = weight.shape[2:] if weight else op.attributes.get("kernel_shape")
+    traits = LayerTraits(
+        groups=op.attributes.get("group", 1),
+        takes_shift=not _pads(op),
+        window=None if kernel is None else window_of(op, tuple(kernel)),
+    )
     return Meaning(OpKind.CONV, op.padded_inputs(3), traits)
 
 
@@ -138,6 +144,47 @@ def _pads(op: Operator) -> bool:
 def _kernel_is_one(op: Operator) -> bool:
     weight = op.constant(1)
     return weight is not None and math.prod(weight.shape[2:]) == 1
+
+
+def window_of(op: Operator, kernel: tuple[int, ...]) -> Window | None:
+    """How a Conv or AveragePool moves; None where its padding depends on sizes that are unknown, or is negative.
+
+    auto_pad SAME pads to ceil(size / stride) positions, one more zero after (SAME_UPPER) or before (SAME_LOWER).
+    onnxruntime runs it without dilation only.
+    """
+    attributes, axes = op.attributes, len(kernel)
+    strides = tuple(attributes.get("strides", (1,) * axes))
+    dilations = tuple(attributes.get("dilations", (1,) * axes))
+    auto_pad = attributes.get("auto_pad", "NOTSET")
+    pads: tuple[int, ...] | None = tuple(attributes.get("pads", ())) or (0,) * 2 * axes
+    if auto_pad == "VALID":
+        pads = (0,) * 2 * axes
+    elif auto_pad.startswith("SAME"):
+        pads = _same_pads(op, kernel, strides, upper=auto_pad == "SAME_UPPER") if set(dilations) <= {1} else None
+    if pads is None or len(pads) != 2 * axes or any(pad < 0 for pad in pads):
+        return None
+    return Window(kernel, strides, dilations, pads[:axes], pads[axes:])
+
+
+def _same_pads(
+    op: Operator, kernel: tuple[int, ...], strides: tuple[int, ...], *, upper: bool
+) -> tuple[int, ...] | None:
+    """The zeros before, then those after; at stride 1 they are the same for any size."""
+    sizes: Shape | None = (0,) * len(kernel)
+    if set(strides) != {1}:
+        known = op.shape()
+        sizes = known[2:] if known is not None else None
+    if sizes is None or len(sizes) != len(kernel):
+        return None
+    before = []
+    after = []
+    for size, taps, stride in zip(sizes, kernel, strides, strict=True):
+        if not isinstance(size, int):
+            return None
+        total = max(0, taps - stride if size % stride == 0 else taps - size % stride)
+        before.append(total // 2 if upper else total - total // 2)
+        after.append(total - before[-1])
+    return (*before, *after)
 
 
 def gemm(op: Operator) -> Meaning:

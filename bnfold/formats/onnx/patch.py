@@ -61,6 +61,10 @@ class Patch:
         self._removed += [(scope.graph, position) for position in positions]
         self.orphan(scope, parameters)
 
+    def forget(self, scope: Scope, name: str) -> None:
+        """A value is no more, and nobody reads it."""
+        self._vanished[scope.prefix].add(name)
+
     def orphan(self, scope: Scope, names: Iterable[str]) -> None:
         """Tensors that lost a reader in ``scope``."""
         self._orphans += [(scope, name) for name in names if name]

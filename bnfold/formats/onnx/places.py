@@ -40,10 +40,11 @@ class Place:
     @property
     def constants(self) -> list[str]:
         """The names of its parameters."""
-        protos = (self.scope.graph.node[position] for position in self.positions)
+        protos = [self.scope.graph.node[position] for position in self.positions]
+        data_slots = self.data_slots if self.bias_add is None else (*self.data_slots, 1 - self.bias_slot)
         return [
             name
-            for proto, data_slot in zip(protos, self.data_slots, strict=True)
+            for proto, data_slot in zip(protos, data_slots, strict=True)
             for slot, name in enumerate(proto.input)
             if name and slot != data_slot
         ]
@@ -51,4 +52,10 @@ class Place:
     @property
     def bias_add(self) -> NodeProto | None:
         """The Add that holds a MatMul's bias."""
-        return self.scope.graph.node[self.positions[1]] if len(self.positions) > 1 else None
+        has_one = len(self.positions) > len(self.data_slots)
+        return self.scope.graph.node[self.positions[1]] if has_one else None
+
+    @property
+    def bias_slot(self) -> int:
+        """The input slot of the bias in the Add behind a MatMul."""
+        return 1 if self.bias_add is not None and self.bias_add.input[0] == self.proto.output[0] else 0

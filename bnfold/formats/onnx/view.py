@@ -10,7 +10,7 @@ from functools import cache
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
-from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape
+from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Sums
 from bnfold.core.reason import Reason
 from bnfold.core.traits import ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx import movers, operators
@@ -39,7 +39,9 @@ def view_of(model: ModelProto, *, freeze: bool = False) -> OnnxView:
     for function in model.functions:
         translation.add_function(function)
     outputs = frozenset(scope.id(value.name) for scope in translation.scopes for value in scope.graph.output)
-    graph = GraphView(tuple(translation.nodes), translation.constants.value, outputs, translation.shapes)
+    graph = GraphView(
+        tuple(translation.nodes), translation.constants.value, outputs, translation.shapes, sums=Sums.JOIN_LAYERS
+    )
     return OnnxView(graph, translation.places, translation.scopes)
 
 

@@ -1,0 +1,116 @@
+"""Rule ``parallel-layers``: layers beside one another in a sum are one layer, and so is a batch norm beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bnfold.core.affine import Affine
+from bnfold.core.graph import GraphView, Node, OpKind, Sums
+from bnfold.core.kernel import Join
+from bnfold.core.reason import Miss, Reason
+from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
+from bnfold.rules.landing import edit_of
+from bnfold.rules.siblings import (
+    Addend,
+    addends_of,
+    layer_joins,
+    layers_among,
+    mean_behind,
+    mean_joins,
+    require_unread_elsewhere,
+    sole_reader,
+    source_of,
+    sum_around,
+)
+
+
+def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
+    """Fold a batch norm, alone in its branch of a sum or behind a mean over a window, into a layer beside it.
+
+    Legal when
+      1. nothing but the sum reads the batch norm;
+      2. a layer among the other addends can do its work (``siblings.mean_joins``).
+    A run of constants that is no batch norm goes only where one takes part.
+    """
+    if view.sums is Sums.FIXED or all(use.node.kind is not OpKind.ADD for use in view.readers(bn.outputs[0])):
+        raise Miss(Reason.NO_LINEAR_LAYER, bn, "it is no addend of a sum")
+    require_unread_elsewhere(view, bn)
+    root = sum_around(view, bn.outputs[0])
+    addends = addends_of(view, root) if root else []
+    layers = layers_among(view, addends)
+    if not layers or (bn.kind is not OpKind.BATCH_NORM and not _batch_norm_takes_part(view, addends)):
+        raise Miss(Reason.NO_LINEAR_LAYER, root, "no layer stands beside it in the sum")
+    mean, alone = mean_behind(view, bn.data)
+    own = next(addend for addend in addends if addend.value == bn.outputs[0])
+    misses: list[Miss] = []
+    for _, host in layers:
+        try:
+            edit = edit_of(view, host, mean_joins(view, host, replace(mean, affine=affine)))
+        except Miss as miss:
+            misses.append(miss)
+        else:
+            return Fold(bn, affine, "parallel-layers", (edit,), leaving=(Leaving(own.sum, own.slot, alone),))
+    raise max(misses, key=lambda miss: miss.reason.code)
+
+
+def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
+    """The sums of layers that become one layer: where a batch norm takes part, or ``everywhere``.
+
+    One takes part where a layer of the sum swallowed it, or where it is the one reader of the sum.
+    """
+    if view.sums is not Sums.JOIN_LAYERS:
+        return []
+    joined: list[JoinedLayers] = []
+    for root in view.nodes:
+        reader = sole_reader(view, root.outputs[0]) if root.kind is OpKind.ADD else root
+        if root.kind is not OpKind.ADD or (reader is not None and reader.kind is OpKind.ADD):
+            continue
+        addends = addends_of(view, root)
+        before_batch_norm = reader is not None and reader.kind is OpKind.BATCH_NORM
+        joined += _joined_in(view, addends, wanted=everywhere or before_batch_norm)
+    return joined
+
+
+def _joined_in(view: GraphView, addends: list[Addend], *, wanted: bool) -> list[JoinedLayers]:
+    """What becomes of one sum: each layer, the largest first, takes in whatever it can."""
+    joined: list[JoinedLayers] = []
+    for own, host in layers_among(view, addends):
+        if own not in addends:
+            continue
+        others = [addend for addend in addends if addend is not own]
+        found = _taken_in(view, host, others)
+        nodes = [host, *(view.producer(addend.value) for addend in found)]
+        if found and (wanted or any(node is not None and node.index in view.normalised for node in nodes)):
+            leaving = tuple(Leaving(addend.sum, addend.slot, alone) for addend, (_, alone) in found.items())
+            joined.append(JoinedLayers(Edit(host, tuple(join for join, _ in found.values())), leaving))
+            addends = [addend for addend in others if addend not in found]
+    return joined
+
+
+def _taken_in(view: GraphView, host: Node, others: list[Addend]) -> dict[Addend, tuple[Join, tuple[Node, ...]]]:
+    """The addends whose work ``host`` can do, each with how, and with the nodes that go with it."""
+    found: dict[Addend, tuple[Join, tuple[Node, ...]]] = {}
+    for addend in others:
+        try:
+            join, alone = _join_of(view, host, addend)
+            edit_of(view, host, *(join for join, _ in found.values()), join)
+        except Miss:
+            continue  # it stays an addend
+        found[addend] = join, alone
+    return found
+
+
+def _join_of(view: GraphView, host: Node, addend: Addend) -> tuple[Join, tuple[Node, ...]]:
+    """How ``host`` does the work of an addend: of a layer, a mean, or the value that the host reads. Raises Miss."""
+    node = view.producer(addend.value)
+    if node is not None and node.kind is host.kind:
+        return layer_joins(view, host, node), (node,)
+    mean, alone = mean_behind(view, addend.value)
+    if mean.source != source_of(view, host.data):
+        raise Miss(Reason.UNLIKE_SIBLING, host, "it reads another value")
+    return mean_joins(view, host, mean), alone
+
+
+def _batch_norm_takes_part(view: GraphView, addends: list[Addend]) -> bool:
+    nodes = [view.producer(addend.value) for addend in addends]
+    return any(node is not None and (node.kind is OpKind.BATCH_NORM or node.index in view.normalised) for node in nodes)

@@ -1,0 +1,208 @@
+"""The addends of a sum, and what it takes for one layer among them to do the work of another one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfold.core.affine import Affine
+from bnfold.core.graph import GraphView, Node, OpKind
+from bnfold.core.kernel import Join, input_channels, layer_constants, output_channels
+from bnfold.core.parallel import layer_beside, mean_beside, one_tap, place_within
+from bnfold.core.reason import Miss, Reason
+from bnfold.core.traits import LayerTraits, PoolTraits, Window
+from bnfold.rules.landing import on_axis, require_channels, writable_layer
+
+MOST_ADDENDS = 64
+"""A sum of more is left as it is: each batch norm in it would look through all of it."""
+HOSTS = frozenset({OpKind.CONV, OpKind.LINEAR})
+
+
+@dataclass(frozen=True, eq=False)
+class Addend:
+    """One value that a sum reads, and on which slot; the sum may be an addend of another sum."""
+
+    sum: Node
+    slot: int
+    value: str
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """``affine`` (None: the identity) of the mean of ``source`` over ``window``, or of ``source`` itself."""
+
+    source: str
+    window: Window | None
+    affine: Affine | None = None
+
+
+def sum_around(view: GraphView, value: str) -> Node | None:
+    """The outermost sum that ``value`` is an addend of; None where it is none, or one of too many."""
+    root, depth = None, 0
+    while (reader := sole_reader(view, value)) is not None and reader.kind is OpKind.ADD:
+        root, value, depth = reader, reader.outputs[0], depth + 1
+        if depth > MOST_ADDENDS:
+            return None
+    return root
+
+
+def addends_of(view: GraphView, root: Node) -> list[Addend]:
+    """What ``root`` adds up, in order, through sums that nobody else reads; nothing where it is too much."""
+    addends: list[Addend] = []
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        for slot, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            inner = view.producer(value)
+            if inner is not None and inner.kind is OpKind.ADD and sole_reader(view, value) is not None:
+                pending.append(inner)
+            else:
+                addends.append(Addend(node, slot, value))
+        if len(addends) + len(pending) > MOST_ADDENDS:
+            return []
+    return addends
+
+
+def sole_reader(view: GraphView, value: str) -> Node | None:
+    """The one node that reads ``value``, once; None where there are others, or the caller receives it."""
+    readers = view.readers(value)
+    return readers[0].node if len(readers) == 1 and not view.is_output(value) else None
+
+
+def source_of(view: GraphView, value: str) -> str:
+    """``value``, or what it is a plain copy of."""
+    while (node := view.producer(value)) is not None and _is_copy(node):
+        value = node.data
+    return value
+
+
+def _is_copy(node: Node) -> bool:
+    """Whether a node changes nothing and moves nothing."""
+    return node.kind is OpKind.LAYOUT and node.traits is None
+
+
+def mean_behind(view: GraphView, value: str) -> tuple[Mean, tuple[Node, ...]]:
+    """``value`` as a mean over a window, with the nodes that serve nobody else; or as what it is."""
+    copies: list[Node] = []
+    while (node := view.producer(value)) is not None and _is_copy(node) and sole_reader(view, value) is not None:
+        copies.append(node)
+        value = node.data
+    window = node.traits.window if node is not None and isinstance(node.traits, PoolTraits) else None
+    if node is None or window is None or sole_reader(view, value) is None:
+        return Mean(source_of(view, value), None), tuple(copies)
+    return Mean(source_of(view, node.data), window), (node, *copies)
+
+
+def layers_among(view: GraphView, addends: Iterable[Addend]) -> list[tuple[Addend, Node]]:
+    """The layers that could take in others, the largest kernel first."""
+    produced = ((addend, view.producer(addend.value)) for addend in addends)
+    layers = [(addend, node) for addend, node in produced if node is not None and node.kind in HOSTS]
+    return sorted(layers, key=lambda item: -_taps(item[1]))
+
+
+def _taps(layer: Node) -> int:
+    window = layer.traits.window if isinstance(layer.traits, LayerTraits) else None
+    return math.prod(window.kernel) if window else 0
+
+
+def require_unread_elsewhere(view: GraphView, node: Node) -> None:
+    """Nothing but the sum may read the result of an addend that changes, or goes."""
+    value = node.outputs[0]
+    if view.is_output(value):
+        raise Miss(Reason.MODEL_OUTPUT, node, f"the output of {node.op} {node.label!r} is an output of the model")
+    readers = view.readers(value)
+    if len(readers) > 1:
+        names = ", ".join(f"{use.node.op} {use.node.label!r}" for use in readers)
+        raise Miss(Reason.FAN_OUT, node, f"the output of {node.op} {node.label!r} has {len(readers)} readers: {names}")
+
+
+def mean_joins(view: GraphView, host: Node, mean: Mean) -> Join:
+    """How ``host`` does the work of ``mean``, which stands beside it in a sum. Raises Miss.
+
+    Legal when
+      1. ``host`` may be rewritten, and nothing but the sum reads its result;
+      2. both read the same value;
+      3. the host moves by 1, and its kernel holds the window, at paddings that keep the size;
+      4. it has as many outputs as inputs, which are the channels of the affine.
+    """
+    traits = _host_traits(view, host, mean.source)
+    weight, _, _ = layer_constants(view, host)
+    channels = output_channels(traits, weight.shape)
+    if channels != input_channels(traits, weight.shape) or traits.channel_axis != traits.input_axis:
+        raise _unlike(host, "has other output channels than input channels")
+    affine = mean.affine or Affine(np.ones(channels), np.zeros(channels), traits.channel_axis)
+    if mean.affine is not None:
+        affine = on_axis(view, host, host.outputs[0], affine, axis=traits.channel_axis, channels=channels)
+        require_channels(host, channels, "output", affine)
+    if host.kind is OpKind.LINEAR:
+        if mean.window is not None:
+            raise _unlike(host, "is no convolution, which a mean over a window would be")
+        return mean_beside(affine, (), 1, ())
+    outer = _window(host, traits)
+    inner = mean.window or one_tap(outer)
+    place = place_within(inner, outer)
+    if place is None:
+        raise _unlike(host, f"{described(outer)}, cannot hold {described(inner)}")
+    return mean_beside(affine, inner.kernel, traits.groups, place)
+
+
+def layer_joins(view: GraphView, host: Node, sibling: Node) -> Join:
+    """How ``host`` does the work of another layer, ``sibling``, beside it in a sum. Raises Miss.
+
+    Legal as ``mean_joins``, with equal strides, groups and channels, and when
+      5. the sibling's weight and bias are constants, and nothing but the sum reads its result.
+    """
+    require_unread_elsewhere(view, sibling)
+    own, other = _host_traits(view, host, source_of(view, sibling.data)), writable_layer(view, sibling)
+    shapes = layer_constants(view, host)[0].shape, layer_constants(view, sibling)[0].shape
+    if host.kind is not sibling.kind or own.groups != other.groups or _axes(own) != _axes(other):
+        raise _unlike(host, f"is another kind of layer than {sibling.label!r}")
+    for channels in (output_channels, input_channels):
+        if channels(own, shapes[0]) != channels(other, shapes[1]):
+            raise _unlike(host, f"has other channels than {sibling.label!r}")
+    if host.kind is OpKind.LINEAR:
+        return layer_beside(view, sibling, ())
+    place = place_within(_window(sibling, other), _window(host, own))
+    if place is None:
+        raise _unlike(host, f"cannot hold the kernel of {sibling.label!r}")
+    return layer_beside(view, sibling, place)
+
+
+def described(window: Window) -> str:
+    """``kernel 3×3, stride 2×2, padding 1×1``, as far as it is not the default."""
+    parts = [("kernel", window.kernel, 0), ("stride", window.strides, 1), ("dilation", window.dilations, 1)]
+    parts.append(("padding", window.before, 0) if window.before == window.after else ("padding", window.before, -1))
+    words = [f"{name} {'×'.join(map(str, sizes))}" for name, sizes, usual in parts if set(sizes) != {usual}]
+    return ", ".join(words)
+
+
+def _host_traits(view: GraphView, host: Node, source: str) -> LayerTraits:
+    """The traits of a layer that may take in what stands beside it and reads ``source``."""
+    require_unread_elsewhere(view, host)
+    traits = writable_layer(view, host)
+    if source_of(view, host.data) != source:
+        raise _unlike(host, "reads another value")
+    if traits.gain == 0:
+        raise _unlike(host, "multiplies its weight by 0")
+    return traits
+
+
+def _window(layer: Node, traits: LayerTraits) -> Window:
+    if traits.window is None:
+        raise _unlike(layer, "has a padding that depends on the size of its input")
+    return traits.window
+
+
+def _axes(traits: LayerTraits) -> tuple[int, int]:
+    """The axes of the channels; in a matrix, the last one is axis 1."""
+    axes = (traits.channel_axis, traits.input_axis)
+    return (1, 1) if axes == (-1, -1) else axes
+
+
+def _unlike(layer: Node, what: str) -> Miss:
+    return Miss(Reason.UNLIKE_SIBLING, layer, f"{layer.op} {layer.label!r}, beside it in the sum, {what}")
