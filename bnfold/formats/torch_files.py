@@ -134,9 +134,8 @@ def _unpickled(path: Path, devices: Devices) -> object:
     try:
         # A stream: torch.load judges a file by its name, too.
         with path.open("rb") as stream, warnings.catch_warnings():
-            # Either the reader copes with the other protocol, or what it raises says so.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+            # torch warns of other protocols, and of its own old classes: it copes with them, or raises.
+            warnings.simplefilter("ignore", UserWarning)
             return torch.load(stream, map_location=devices, weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):

@@ -68,9 +68,8 @@ class StoredState:
             misfits = module.load_state_dict(tensors, strict=False)
         except (RuntimeError, NotImplementedError) as error:
             shapes = re.findall(r"size mismatch for ([^:]+)", str(error))
-            other = re.findall(r'parameter named "([^"]+)"', str(error))
-            detail = f"other shapes: {some(shapes)}" if shapes else f"not to be copied: {some(other)}"
-            raise misfit(detail if shapes or other else first_line(error), where) from error
+            detail = f"other shapes: {some(shapes)}" if shapes else self._uncopied() or first_line(error)
+            raise misfit(detail, where) from error
         names = module.state_dict(keep_vars=True)
         present = {id(names[name]) for name in tensors if name in names}
         missing = [name for name in misfits.missing_keys if id(names.get(name)) not in present]
@@ -110,6 +109,11 @@ class StoredState:
             name == AVERAGED or name.startswith("module.") for name in self.stored
         )
         return ((name, tensor) for name, tensor in self.stored.items() if not (is_average and name == AVERAGED))
+
+    def _uncopied(self) -> str:
+        """The tensors that torch cannot copy into those of a module; empty where that is not what it complains of."""
+        quantised = [name for name, tensor in self.stored.items() if tensor.is_quantized]
+        return f"stored quantised: {some(quantised)}" if quantised else ""
 
     def _versions_of_module(self) -> OrderedDict[str, object]:
         """Torch's metadata by the module's paths: old versions of a layer load otherwise than new ones."""
