@@ -190,6 +190,14 @@ def scale_of_caffe(opset: int) -> Graph:
     return f"c = Conv(x, w, k) n = {bn('c', opset)} a = Mul{attributes}(n, f) y = Add{attributes}(a, h)", tensors
 
 
+def scale_of_caffe_between_activations(opset: int) -> Graph:
+    attributes = "<broadcast = 1, axis = 1>" if opset <= 6 else ""
+    shape = (4,) if opset <= 6 else (4, 1, 1)
+    tensors = parameters(4) | {"f": weight(*shape, seed=5), "h": weight(*shape, seed=6)}
+    body = f"r = Relu(x) n = {bn('r', opset)} a = Mul{attributes}(n, f) s = Add{attributes}(a, h) y = Relu(s)"
+    return body, tensors, "float[2,4,3,3] x"
+
+
 GRAPHS: dict[Callable[[int], Graph], dict[str, str]] = {
     gemm_with_a_vector: {"y": "c"},
     gemm_with_a_matrix: {"y": "c"},
@@ -214,25 +222,9 @@ GRAPHS: dict[Callable[[int], Graph], dict[str, str]] = {
     upsample: {"y": "c"},
     cast_to_the_same: {"y": "c"},
     scale_of_caffe: {"n": "c", "a": "c"},
+    scale_of_caffe_between_activations: {"n": "a", "a": "no-linear-layer"},
 }
-"""The verdicts, which are the same at every opset …"""
-
-EARLIER: dict[Callable[[int], Graph], tuple[int, dict[str, str]]] = {
-    residual: (6, {"y": "c"}),  # once the two are one layer
-    reshape: (6, {"y": "layout-moves-channels"}),
-    flatten_below: (6, {"c": "layout-moves-channels"}),
-    unsqueeze: (6, {"y": "layout-moves-channels"}),
-    upsample: (7, {"y": "no-linear-layer"}),
-    cast_to_the_same: (6, {"y": "no-linear-layer"}),
-    matmul_and_its_sum: (7, {"y": "no-linear-layer"}),
-    scale_of_caffe: (7, {"n": "c"}),
-}
-"""… but for these before an opset: onnx infers no shapes there, or the attributes of the time are not followed."""
-
-
-def expected(graph: Callable[[int], Graph], opset: int) -> dict[str, str]:
-    first, earlier = EARLIER.get(graph, (2, {}))
-    return GRAPHS[graph] if opset >= first else earlier
+"""The verdicts, which are the same at every opset."""
 
 
 def at_opset(graph: Graph, opset: int, ir_version: int | None = None) -> ModelProto:
@@ -294,7 +286,7 @@ MODELS = [pytest.param(graph, opset, id=f"{graph.__name__}, opset {opset}") for 
 def test_an_operator_is_understood_as_its_opset_means_it(graph: Callable[[int], Graph], opset: int) -> None:
     original = at_opset(graph(opset), opset)
     result, found = folded(original)
-    assert found == expected(graph, opset)
+    assert found == GRAPHS[graph]
     assert result.opset_import == original.opset_import
     assert result.ir_version == original.ir_version
     assert_same_network(runnable(original), runnable(result))
@@ -376,3 +368,41 @@ def test_padding_named_by_axes_is_understood_from_opset_18(opset: int) -> None:
     result, found = folded(original)
     assert found == {"y": "c"}
     assert_same_network(runnable(original), runnable(result))
+
+
+OLD_ARITHMETIC = [
+    pytest.param("y = Sub<broadcast = 1, axis = 1>(c, f)", (4,), 1, id="subtracted along the channels"),
+    pytest.param("y = Div<broadcast = 1, axis = -3>(c, f)", (4,), 1, id="a negative axis"),
+    pytest.param("y = Mul<broadcast = 1>(c, f)", (1,), 1, id="one number"),
+    pytest.param("y = Mul<broadcast = 1, axis = 0>(c, f)", (1, 4), 1, id="from the batch on"),
+    pytest.param("y = Add<broadcast = 1, axis = 3>(c, f)", (4,), 0, id="along the width, of the same size"),
+    pytest.param("y = Add<broadcast = 1>(c, f)", (4,), 0, id="along the last axis, unless told"),
+    pytest.param("y = Add<broadcast = 1, axis = 3>(c, f)", (4, 1, 1), 0, id="beyond the last axis"),
+    pytest.param("y = Add<axis = 1>(c, f)", (4,), 0, id="an axis, but no broadcast"),
+    pytest.param("y = Add<broadcast = 1, axis = 1>(f, c)", (4,), 0, id="the constant first"),
+    pytest.param("d = Conv(x, w2) y = Add<broadcast = 1, axis = 1>(c, d)", (4,), 0, id="two values"),
+]
+
+
+@pytest.mark.parametrize(("text", "shape", "folds"), OLD_ARITHMETIC)
+def test_arithmetic_of_opset_6_broadcasts_where_it_is_told_to(text: str, shape: tuple[int, ...], folds: int) -> None:
+    tensors = CONV | {"f": weight(*shape, seed=5), "w2": weight(4, 3, 3, 3, seed=9)}
+    proto = model(f"c = Conv(x, w, k) {text}", tensors, opset=6, ir_version=3)
+    assert len(fold(proto).plan.also_folded) == folds
+
+
+def test_what_is_written_at_opset_6_says_that_it_broadcasts() -> None:
+    matmul = model(f"c = MatMul(x, w) y = {bn('c', 6)}", LINEAR, x=ROWS, opset=6, ir_version=3)
+    result, _ = folded(matmul)
+    assert [item.name for item in result.graph.node[1].attribute] == ["broadcast"]
+    body, tensors, *_ = scale_of_caffe_between_activations(6)
+    result, _ = folded(model(body, tensors, x="float[2,4,3,3] x", opset=6, ir_version=3))
+    for node in result.graph.node[1:3]:
+        assert {item.name: item.i for item in node.attribute} == {"axis": 1, "broadcast": 1}
+
+
+def test_a_bias_that_opset_6_adds_along_another_axis_is_no_bias() -> None:
+    body = f"p = MatMul(x, w) c = Add<broadcast = 1, axis = 0>(p, k) y = {bn('c', 6)}"
+    proto = model(body, LINEAR | {"w": weight(3, 4)}, x="float[4,3] x", opset=6, ir_version=3)
+    assert "c" not in verdicts(fold(proto).plan).values()
+    assert fold(proto).model == proto

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, helper
 
+from bnfold.core.affine import Affine
 from bnfold.core.graph import Constant, GraphView, Node, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
 from bnfold.core.pointwise import run_affine, scale_and_shift, swallowed
@@ -16,13 +17,12 @@ from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Edit, Plan
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place
+from bnfold.formats.onnx.raising import BROADCAST_ATTRIBUTE_UNTIL
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView
 
 MAY_GO = frozenset({OpKind.BATCH_NORM, OpKind.SCALE_SHIFT, OpKind.ADD})
-BROADCAST_ATTRIBUTE_UNTIL = 6
-"""Up to this opset Gemm adds a vector only where ``broadcast`` is set."""
 
 
 def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTensor]:
@@ -104,16 +104,27 @@ class _Editor:
         parts = [("Mul", affine.scale, (affine.scale != 1).any()), ("Add", affine.shift, (affine.shift != 0).any())]
         needed = [(op, values) for op, values, is_needed in parts if is_needed] or [("Mul", affine.scale)]
         source = place.data
-        axes = [affine.channels, *[1] * (len(shape) - 1 - affine.axis)]
+        sizes, attributes = self.broadcast(affine, len(shape))
         for position, (op, values) in enumerate(needed, start=1):
-            wish, stored = f"{place.output}_{op.lower()}", rounded(values.reshape(axes), constant.dtype)
+            wish, stored = f"{place.output}_{op.lower()}", rounded(values.reshape(sizes), constant.dtype)
             tensor = NewTensor.of(stored, constant.dtype)
             result = place.output if position == len(needed) else self.patch.unused(f"{place.output}_scaled")
             name = self.patch.unused(f"{place.proto.name}_{op.lower()}") if place.proto.name else ""
-            node = helper.make_node(op, [source, self.patch.add_tensor(wish, tensor)], [result], name=name)
+            inputs = [source, self.patch.add_tensor(wish, tensor)]
+            node = helper.make_node(op, inputs, [result], name=name)
+            node.attribute.extend(attributes)
             self.patch.insert(scope, place.positions[-1] + 1, node)
             source = result
         self.patch.remove(scope, place.positions, place.constants)
+
+    def broadcast(self, affine: Affine, rank: int) -> tuple[list[int], list[AttributeProto]]:
+        """The sizes of a constant with a number a channel, and the attributes of whoever adds or multiplies it."""
+        if self.opset <= BROADCAST_ATTRIBUTE_UNTIL:
+            return [affine.channels], [
+                helper.make_attribute("axis", affine.axis),
+                helper.make_attribute("broadcast", 1),
+            ]
+        return [affine.channels, *[1] * (rank - 1 - affine.axis)], []
 
     def bias_name(self, place: Place, bias: Constant | None) -> str:
         """The name of a layer's bias in the protobuf; empty where it has none."""
@@ -149,6 +160,8 @@ class _Editor:
         proto.output[0] = self.patch.unused(f"{output}_product")
         name = self.patch.unused(f"{proto.name}_bias") if proto.name else ""
         add = helper.make_node("Add", [proto.output[0], bias], [output], name=name)
+        if self.opset <= BROADCAST_ATTRIBUTE_UNTIL:
+            add.attribute.append(helper.make_attribute("broadcast", 1))
         self.patch.insert(place.scope, place.positions[0] + 1, add)
 
     def join_around(self, bn: Node) -> None:

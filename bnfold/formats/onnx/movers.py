@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bnfold.core.graph import Constant, OpKind
 from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
 from bnfold.formats.onnx.operators import IS_TEST_UNTIL, Meaning, Operator, Row, opaque, window_of
+from bnfold.formats.onnx.raising import type_by_name
 
 DROPOUT_TRAINING_SLOT = 2
 CONCAT_AXIS_REQUIRED_FROM = 4
@@ -114,7 +115,9 @@ def resize(op: Operator) -> Meaning:
 
 
 def _keeps_channels(op: Operator) -> bool:
-    """Whether axis 1 is not resized: by the shapes, or by scales that are constant."""
+    """Whether axis 1 is not resized: by the shapes, or by scales that are constant (for height and width, once)."""
+    if "height_scale" in op.attributes:
+        return True
     before, after = op.shape(), op.shape_of(op.outputs[0])
     if before is not None and after is not None and isinstance(before[1], int) and before[1] == after[1]:
         return True
@@ -199,9 +202,11 @@ def add(op: Operator) -> Meaning:
 
 
 def cast(op: Operator) -> Meaning:
-    """Cast to the type that the value has already changes nothing."""
+    """Cast to the type that the value has already changes nothing; until opset 5 a text names the type."""
     known = op.type_of(op.inputs[0] or "")
-    return identity(op) if known is not None and known.data_type == op.attributes.get("to") else opaque(op)
+    to = op.attributes.get("to")
+    data_type = type_by_name(to.encode()) if isinstance(to, str) else to
+    return identity(op) if known is not None and known.data_type == data_type else opaque(op)
 
 
 def cast_like(op: Operator) -> Meaning:

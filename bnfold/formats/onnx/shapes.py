@@ -8,6 +8,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, sh
 
 from bnfold.core.graph import Shape
 from bnfold.formats.onnx.channels import tell_channels
+from bnfold.formats.onnx.raising import raise_for_inference
 from bnfold.formats.onnx.scopes import Scope, scopes_of
 from bnfold.formats.onnx.tensors import dtype_name
 
@@ -40,7 +41,9 @@ def inferred_types(model: ModelProto, scopes: list[Scope]) -> dict[str, TensorTy
     Where inference finds the model inconsistent, what the model declares itself is all that is known.
     """
     try:
-        inferred = shape_inference.infer_shapes(_skeleton(model), data_prop=True)
+        skeleton = _skeleton(model)
+        raise_for_inference(skeleton)
+        inferred = shape_inference.infer_shapes(skeleton, data_prop=True)
         found = scopes_of(inferred)
         if tell_channels(found):
             found = scopes_of(shape_inference.infer_shapes(inferred, data_prop=True))

@@ -114,7 +114,7 @@ class _Translation:
         if proto.op_type not in ARITHMETIC or proto.domain not in ONNX_DOMAINS:
             return None
         inputs = tuple(self.resolve(scope, name) for name in proto.input)
-        return step_of(proto, inputs, self.constants.value, self.shapes().get)
+        return step_of(proto, self.opset, inputs, self.constants.value, self.shapes().get)
 
     def add_run(self, scope: Scope, run: dict[int, ScaleShiftStep]) -> None:
         """One node for a run of arithmetic; it is a batch norm where it scales and shifts each channel on its own."""
@@ -155,14 +155,22 @@ class _Translation:
             return None
         user, position = uses[0]
         add = user.graph.node[position]
-        if user is not scope or add.op_type != "Add" or add.domain not in ONNX_DOMAINS or add.attribute:
+        if user is not scope or add.op_type != "Add" or add.domain not in ONNX_DOMAINS:
             return None
         other = next(name for name in add.input if name != proto.output[0])
         value = self.constants.value(scope.id(other))
         weight = self.constants.value(meaning.inputs[1] or "")
         if value is None or value.constant is None or weight is None or weight.constant is None:
             return None
-        return position if self.is_bias(value.constant, weight.constant, product) else None
+        is_bias = self.is_bias(value.constant, weight.constant, product)
+        return position if is_bias and (not add.attribute or self.is_last_axis(scope, position, product)) else None
+
+    def is_last_axis(self, scope: Scope, position: int, product: str) -> bool:
+        """Whether an Add of opset 6 or older, by its attributes, adds along the last axis of a product."""
+        step, shape = self.step(scope, position), self.shapes().get(product)
+        names_axis = any(attribute.name == "axis" for attribute in scope.graph.node[position].attribute)
+        last = len(shape) - 1 if shape else None
+        return step is not None and (step.axis == last or (step.axis is None and not names_axis))
 
     def is_bias(self, constant: Constant, weight: Constant, product: str) -> bool:
         """Whether adding ``constant`` to the product gives each output channel a number, and no further axes."""
