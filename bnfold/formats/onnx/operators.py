@@ -1,7 +1,7 @@
 """ONNX operators in the words of the graph view: one function a row.
 
-Layers and batch norms are here; what only moves, pools or joins values is in ``movers``. The operator pages
-(onnx.ai/onnx/operators) are cited by name; where a meaning moved with the opset, the row says so.
+Layers and batch norms are here; what only moves, pools or joins values is in ``movers``, ``pools`` and ``parts``. The
+operator pages (onnx.ai/onnx/operators) are cited by name; where a meaning moved with the opset, the row says so.
 """
 
 from __future__ import annotations

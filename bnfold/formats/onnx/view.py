@@ -13,7 +13,7 @@ from onnx import FunctionProto, ModelProto, NodeProto
 from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Sums
 from bnfold.core.reason import Reason
 from bnfold.core.traits import ScaleShiftStep, ScaleShiftTraits
-from bnfold.formats.onnx import movers, operators
+from bnfold.formats.onnx import movers, operators, parts, pools
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.operators import Meaning, Operator, opaque
 from bnfold.formats.onnx.places import Place
@@ -207,7 +207,7 @@ def _meaning(op: Operator) -> Meaning:
     return row(op)
 
 
-ROWS = operators.ROWS | movers.ROWS
+ROWS = operators.ROWS | movers.ROWS | pools.ROWS | parts.ROWS
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 
 

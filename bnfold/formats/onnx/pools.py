@@ -1,0 +1,101 @@
+"""ONNX operators that pool, resize or pad, in the words of the graph view: one function a row."""
+
+from __future__ import annotations
+
+from bnfold.core.graph import Constant, OpKind
+from bnfold.core.traits import PadTraits, PoolTraits
+from bnfold.formats.onnx.operators import Meaning, Operator, Row, opaque, window_of
+
+REDUCED_AXES_ARE_INPUT_FROM = 18
+PADS_ARE_INPUT_FROM = 11
+
+
+def average_pool(op: Operator) -> Meaning:
+    """AveragePool: where padding counts as zeros the weights do not sum to 1 at the border."""
+    attributes = op.attributes
+    pads = attributes.get("auto_pad", "NOTSET").startswith("SAME") or any(attributes.get("pads", ()))
+    reaches_over = bool(pads or attributes.get("ceil_mode", 0))
+    keeps_shift = not (attributes.get("count_include_pad", 0) and reaches_over)
+    window = window_of(op, tuple(attributes["kernel_shape"])) if _counts_all(op, pads=pads) else None
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, keeps_shift=keeps_shift, window=window))
+
+
+def _counts_all(op: Operator, *, pads: bool) -> bool:
+    """Whether every mean is over as many numbers: no padding that is left out, and no window that reaches beyond it."""
+    attributes = op.attributes
+    same = attributes.get("auto_pad", "NOTSET").startswith("SAME")
+    return not attributes.get("ceil_mode", 0) and not same and bool(attributes.get("count_include_pad", 0) or not pads)
+
+
+def global_average_pool(op: Operator) -> Meaning:
+    """GlobalAveragePool."""
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False))
+
+
+def max_pool(op: Operator) -> Meaning:
+    """MaxPool (padding is −∞) and GlobalMaxPool; with Indices it is not followed."""
+    return opaque(op) if len(op.outputs) > 1 else Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=True))
+
+
+def reduce_mean(op: Operator) -> Meaning:
+    """ReduceMean over given axes; without axes it means all of them, or none (noop_with_empty_axes)."""
+    by_input = op.opset >= REDUCED_AXES_ARE_INPUT_FROM
+    axes = op.integers(1) if by_input else op.attributes.get("axes")
+    if not axes:
+        return opaque(op)
+    keeps_axes = bool(op.attributes.get("keepdims", 1))
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, axes=tuple(axes), keeps_axes=keeps_axes))
+
+
+def resize(op: Operator) -> Meaning:
+    """Resize and Upsample, nearest or linear, of the spatial axes, without reading beyond the border."""
+    attributes = op.attributes
+    mode = attributes.get("mode", "nearest")
+    extrapolates = attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    if mode not in {"nearest", "linear"} or extrapolates or not _keeps_channels(op):
+        return opaque(op)
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False))
+
+
+def _keeps_channels(op: Operator) -> bool:
+    """Whether axis 1 is not resized: by the shapes, or by scales that are constant (for height and width, once)."""
+    if "height_scale" in op.attributes:
+        return True
+    before, after = op.shape(), op.shape_of(op.outputs[0])
+    if before is not None and after is not None and isinstance(before[1], int) and before[1] == after[1]:
+        return True
+    scales = op.constant(len(op.inputs) - 1)
+    return scales is not None and scales.dtype == "float32" and scales.load()[1:2].tolist() == [1.0]
+
+
+def pad(op: Operator) -> Meaning:
+    """Pad with zeros, or with values of the input (reflect, edge, wrap)."""
+    attributes = op.attributes
+    mode = attributes.get("mode", "constant")
+    by_input = op.opset >= PADS_ARE_INPUT_FROM
+    pads = op.integers(1) if by_input else attributes.get("pads", attributes.get("paddings"))
+    filling = op.constant(2) if by_input and op.has_input(2) else None
+    is_zero = attributes.get("value", 0.0) == 0 if not by_input else not op.has_input(2) or _is_zero(filling)
+    if pads is None or (mode == "constant" and not is_zero):
+        return opaque(op)
+    axes = op.integers(3) if op.has_input(3) else tuple(range(len(pads) // 2))
+    if axes is None:
+        return opaque(op)
+    padded = tuple(axis for position, axis in enumerate(axes) if pads[position] or pads[position + len(axes)])
+    return Meaning(OpKind.PAD, op.inputs[:1], PadTraits(padded, with_zeros=mode == "constant"))
+
+
+def _is_zero(filling: Constant | None) -> bool:
+    return filling is not None and not filling.load().any()
+
+
+ROWS: dict[str, Row] = {
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average_pool,
+    "GlobalMaxPool": max_pool,
+    "MaxPool": max_pool,
+    "Pad": pad,
+    "ReduceMean": reduce_mean,
+    "Resize": resize,
+    "Upsample": resize,
+}
