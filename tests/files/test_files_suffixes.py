@@ -39,7 +39,7 @@ def test_a_name_that_promises_nothing_else_is_taken(target: str, kind: Kind, sou
     require_fitting_name(Path(target), kind, Path(source))
 
 
-@pytest.mark.parametrize("kind", sorted(MODELS, key=lambda kind: kind.name))
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind in MODELS])
 def test_every_kind_that_is_read_has_an_ending(kind: Kind) -> None:
     target = Path("net.pt" if kind is Kind.ONNX else "net.onnx")
     with pytest.raises(UsageError):
