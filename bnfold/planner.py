@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind, Sums
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Change, Edit, Fold, JoinedLayers, Keep, Plan, Verdict
@@ -59,11 +60,12 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (),
 def _round(view: GraphView, verdicts: dict[int, Verdict]) -> Sequence[Change]:
     """The folds of the first stage that finds any; what stays as far as this view shows goes into ``verdicts``."""
     pending = [bn for bn in view.affine_nodes if not _is_settled(verdicts.get(bn.index))]
+    affines = {bn.index: _affine_or_keep(view, bn) for bn in pending}
     for rules in STAGES:
         folds: list[Fold] = []
         touched: set[int] = set()
         for bn in pending:
-            verdict = _judge(view, bn, rules)
+            verdict = _judge(view, bn, affines[bn.index], rules)
             if isinstance(verdict, Keep):
                 if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(verdict, verdicts.get(bn.index))):
                     verdicts[bn.index] = verdict
@@ -75,12 +77,18 @@ def _round(view: GraphView, verdicts: dict[int, Verdict]) -> Sequence[Change]:
     return []
 
 
-def _judge(view: GraphView, bn: Node, rules: Sequence[Rule]) -> Verdict:
-    """The first rule that folds ``bn``, or the miss of the rule that got furthest."""
+def _affine_or_keep(view: GraphView, bn: Node) -> Affine | Keep:
+    """The affine map of ``bn``, or why it is none."""
     try:
-        affine = affine_of(view, bn)
+        return affine_of(view, bn)
     except Miss as miss:
         return Keep(bn, miss.reason, miss.node, miss.detail)
+
+
+def _judge(view: GraphView, bn: Node, affine: Affine | Keep, rules: Sequence[Rule]) -> Verdict:
+    """The first rule that folds ``bn``, or the miss of the rule that got furthest."""
+    if isinstance(affine, Keep):
+        return affine
     misses = []
     for rule in rules:
         try:

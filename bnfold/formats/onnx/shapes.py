@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, sh
 from bnfold.core.graph import Shape
 from bnfold.formats.onnx.channels import tell_channels
 from bnfold.formats.onnx.raising import raise_for_inference
+from bnfold.formats.onnx.references import is_reference
 from bnfold.formats.onnx.scopes import Scope, scopes_of
 from bnfold.formats.onnx.tensors import dtype_name
 
@@ -59,7 +60,7 @@ def _skeleton(model: ModelProto) -> ModelProto:
     graph.input.extend(model.graph.input)
     inputs = {value.name for value in graph.input}
     for tensor in model.graph.initializer:
-        if tensor.ByteSize() <= SHAPE_TENSOR_BYTES:
+        if not is_reference(tensor) and tensor.ByteSize() <= SHAPE_TENSOR_BYTES:
             graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             graph.input.append(_declaration(tensor))

@@ -114,7 +114,7 @@ class _Translation:
         if proto.op_type not in ARITHMETIC or proto.domain not in ONNX_DOMAINS:
             return None
         inputs = tuple(self.resolve(scope, name) for name in proto.input)
-        return step_of(proto, self.opset, inputs, self.constants.value, self.shapes().get)
+        return step_of(proto, self.opset, inputs, self.constants.value, self.shape_of)
 
     def add_run(self, scope: Scope, run: dict[int, ScaleShiftStep]) -> None:
         """One node for a run of arithmetic; it is a batch norm where it scales and shifts each channel on its own."""
@@ -182,6 +182,10 @@ class _Translation:
             return True
         product_shape = self.shapes().get(product)
         return product_shape is not None and rank <= len(product_shape)
+
+    def shape_of(self, value: str) -> Shape | None:
+        """The shape of a value as far as known; shapes are inferred when the first is asked for."""
+        return self.shapes().get(value)
 
     def type_of(self, value: str) -> TensorType | None:
         """The type of a value as far as known."""
