@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold.conversion import Conversion, put
-from bnfold.errors import CheckFailedError, RequirementError
+from bnfold.errors import CheckFailedError, InputError, RequirementError
+from bnfold.files.comparing import ComparingStream
+from bnfold.files.names import printable
 from bnfold.files.recognise import require_model
 from bnfold.files.suffixes import require_fitting_name, suffix_of
 from bnfold.files.writing import check_target
@@ -148,6 +149,8 @@ def convert(
     if verify is not None:
         from bnfold import comparison
 
+        if not dry_run:
+            conversion.require_writable(target, force=force)
         with _staged(conversion, target) as staged:
             verification = comparison.verify(path, staged, **opening, data=verify, progress=progress)
         report = replace(report, verification=verification)
@@ -212,12 +215,21 @@ def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> Non
 def _require_unchanged(report: ConvertReport, contents: Mapping[Path, Content]) -> None:
     """CheckFailedError unless every file is byte for byte what would be written."""
     for path, content in contents.items():
-        wanted = io.BytesIO()
-        put(content, wanted)
-        if path.is_file() and path.read_bytes() == wanted.getvalue():
+        if path.is_file() and _holds(path, content):
             continue
         state = "is not what would be written" if path.is_file() else "does not exist"
         raise CheckFailedError(f"{path} {state}", remedy="run the same command without --check", report=report)
+
+
+def _holds(path: Path, content: Content) -> bool:
+    """Whether the file at ``path`` is byte for byte ``content``."""
+    try:
+        with path.open("rb") as stream:
+            comparing = ComparingStream(stream)
+            put(content, comparing)
+            return comparing.is_same()
+    except OSError as error:
+        raise InputError(f"cannot read {printable(str(path))}: {error.strerror or error}") from error
 
 
 def _require_passed(report: ConvertReport, target: Path) -> None:
@@ -234,6 +246,7 @@ def _staged(conversion: Conversion, target: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="bnfold-") as folder:
         staged = Path(folder) / target.name
         for path, content in conversion.contents(staged).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as stream:
                 put(content, stream)
         yield staged

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from bnfold import __version__
 from bnfold.core.verdict import Plan
 from bnfold.files.hashing import Beside, HashingStream, file_record
-from bnfold.files.writing import Content, copy_of, write_together
+from bnfold.files.writing import Content, check_target, copy_of, create_folder, same_file, write_together
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
@@ -87,10 +87,25 @@ class Conversion:
             put(content, hashing)
             records.append(hashing.record(target, self.source.format))
 
-        sources = [Path(self.source.path), *(Path(item.path) for item in self.source.external)]
-        write_together({**contents, target: write}, force=force, inputs=sources)
+        for folder in {path.parent for path in contents} - {target.parent}:
+            create_folder(folder)
+        write_together({**contents, target: write}, force=force, inputs=self._sources)
         beside = tuple(ExternalRecord(str(path), path.stat().st_size) for path in contents)
-        return replace(records[0], external=beside)
+        return replace(records[0], external=beside or self._shared_data(target))
+
+    def require_writable(self, target: Path, *, force: bool) -> None:
+        """OutputError where a file of the output exists and may not be replaced; worth asking before long work."""
+        for path in filter(Path.exists, self.contents(target)):
+            check_target(path, force=force, inputs=self._sources)
+
+    @property
+    def _sources(self) -> list[Path]:
+        return [Path(self.source.path), *(Path(item.path) for item in self.source.external)]
+
+    def _shared_data(self, target: Path) -> tuple[ExternalRecord, ...]:
+        """The external data of a copy in the source's own folder, which is the source's."""
+        is_copy_beside = not self.is_changed and same_file(target.parent, Path(self.source.path).parent)
+        return self.source.external if is_copy_beside else ()
 
     def contents(self, target: Path) -> Mapping[Path, Content]:
         """What is written, ``target`` last: the folded model, or the source byte for byte where nothing folds."""

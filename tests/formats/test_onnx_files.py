@@ -17,11 +17,13 @@ from onnx import ModelProto, TensorProto, helper
 from onnx_graphs import BN, model, parameters, tensor, weight
 
 import bnfold
+from bnfold.conversion import put
 from bnfold.errors import InputError, UnsafeError
-from bnfold.formats.onnx import references, writing
+from bnfold.formats.onnx import references
 from bnfold.formats.onnx.model import OnnxModel
 from bnfold.formats.onnx.reading import read_model
 from bnfold.formats.onnx.references import REFERENCED_FROM_BYTES, embed, is_reference
+from bnfold.formats.onnx.writing import model_files
 from bnfold.planner import plan
 
 LARGE = REFERENCED_FROM_BYTES
@@ -54,9 +56,18 @@ def saved_apart(proto: ModelProto, folder: Path) -> Path:
 
 
 def written(opened: OnnxModel) -> bytes:
+    """The model as one file, written anew even where nothing folds."""
+    target = Path("written.onnx")
     stream = io.BytesIO()
-    opened.write(stream)
+    put(model_files(opened.proto, opened._new, target, apart=False)[target], stream)
     return stream.getvalue()
+
+
+def plain(proto: ModelProto) -> ModelProto:
+    """The same model without the word that a tensor's data lies in the model itself, which is the default."""
+    for item in proto.graph.initializer:
+        item.ClearField("data_location")
+    return proto
 
 
 def whole(path: Path) -> ModelProto:
@@ -163,13 +174,6 @@ def test_external_data_that_is_refused(
     saved(proto, tmp_path)
     with pytest.raises(error, match=message):
         OnnxModel.load(path)
-
-
-def test_a_model_that_passes_what_protobuf_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = OnnxModel.load(saved(conv_bn(), tmp_path))
-    monkeypatch.setattr(writing, "PROTOBUF_LIMIT_BYTES", 10_000)
-    with pytest.raises(InputError, match="passes 2 GB"):
-        written(opened)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -290,10 +294,10 @@ def test_what_is_written_is_what_was_folded(tmp_path: Path, save: Callable[[Mode
     content = (tmp_path / "folded.onnx").read_bytes()
     assert report.output is not None
     assert (report.output.sha256, report.output.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
-    folded = ModelProto.FromString(content)
+    folded = onnx.load(tmp_path / "folded.onnx")
     onnx.checker.check_model(folded, full_check=True)
     del folded.metadata_props[:]
-    assert folded == bnfold.fold(conv_bn()).model
+    assert plain(folded) == plain(bnfold.fold(conv_bn()).model)
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def find_external_data(model: ModelProto, path: Path) -> tuple[Path, ...]:
         reference.put_into(tensor)
         if not reference.fits(tensor):
             embed(tensor)
-        files[file] = None
+        files[path.parent / entries["location"]] = None
     for tensor in others:
         embed(tensor)
     return tuple(files)

@@ -10,6 +10,8 @@ from onnx import ModelProto
 
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
+from bnfold.errors import UsageError
+from bnfold.files.writing import Content, copy_of, same_file
 from bnfold.formats.onnx.edits import apply_plan
 from bnfold.formats.onnx.external import find_external_data
 from bnfold.formats.onnx.reading import read_model
@@ -17,12 +19,10 @@ from bnfold.formats.onnx.references import embed
 from bnfold.formats.onnx.scopes import scopes_of
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView, view_of
-from bnfold.formats.onnx.writing import write_model
+from bnfold.formats.onnx.writing import model_files
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
-    from bnfold.files.writing import Content
+    from collections.abc import Iterable
 
 
 class OnnxModel:
@@ -30,11 +30,16 @@ class OnnxModel:
 
     format = "onnx"
 
-    def __init__(self, proto: ModelProto, *, freeze: bool = False, external: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, proto: ModelProto, *, freeze: bool = False, source: Path | None = None, external: tuple[Path, ...] = ()
+    ) -> None:
         self.proto = proto
         self.freeze = freeze
+        self.source = source
+        """The file that it was loaded from."""
         self.external = external
-        """The files of external data that its tensors lie in; they are written into the model's own."""
+        """The files of external data that its tensors lie in."""
+        self._is_changed = False
         self._new: dict[str, NewTensor] = {}
         """The new initializers, by name."""
 
@@ -42,7 +47,7 @@ class OnnxModel:
     def load(cls, path: Path, *, freeze: bool = False) -> Self:
         """Read a file; InputError where it is no model, UnsafeError where its external data lies elsewhere."""
         proto = read_model(path)
-        return cls(proto, freeze=freeze, external=find_external_data(proto, path))
+        return cls(proto, freeze=freeze, source=path, external=find_external_data(proto, path))
 
     @classmethod
     def copy_of(cls, proto: ModelProto, *, freeze: bool = False) -> Self:
@@ -74,9 +79,7 @@ class OnnxModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about this model beyond the verdicts."""
-        if not self.external:
-            return ()
-        return (f"external data ({', '.join(path.name for path in self.external)}) is written into the model file",)
+        return ()
 
     @property
     def node_count(self) -> int:
@@ -86,6 +89,7 @@ class OnnxModel:
     def apply(self, plan: Plan) -> None:
         """Fold: edit the protobuf as ``plan``, made from ``view``, says. Once."""
         self._new = apply_plan(self.proto, self._onnx_view, plan)
+        self._is_changed = bool(plan.edits or plan.removals)
 
     def describe(self, properties: dict[str, str]) -> None:
         """Add entries to the model's metadata, replacing those of the same name."""
@@ -101,12 +105,22 @@ class OnnxModel:
         return ()
 
     def files(self, target: Path) -> dict[Path, Content]:
-        """One file: tensors of any size are written into it."""
-        return {target: self.write}
+        """The model, and ``NAME.data`` where the source has external data or one file would be too large.
 
-    def write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
-        """Write the model; the same model gives the same bytes."""
-        write_model(self.proto, self._new, stream)
+        As long as nothing is folded: copies of the source's files, external data under the names that it has there.
+        """
+        if self.source is not None and not self._is_changed:
+            return _copies(self.source, self.external, target)
+        return model_files(self.proto, self._new, target, apart=bool(self.external))
+
+
+def _copies(source: Path, external: Iterable[Path], target: Path) -> dict[Path, Content]:
+    """Copies of a model and its external data, which in the source's own folder is there already."""
+    beside = {target.parent / file.relative_to(source.parent): file for file in external}
+    if target in beside:
+        raise UsageError(f"{target} is the name of the model's external data", remedy="choose another output")
+    contents = {path: copy_of(file) for path, file in beside.items() if not same_file(path, file)}
+    return contents | {target: copy_of(source)}
 
 
 def metadata_of(path: Path) -> dict[str, str]:

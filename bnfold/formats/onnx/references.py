@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,6 +21,9 @@ from bnfold.errors import InputError
 
 REFERENCED_FROM_BYTES: Final = 4096
 """Smaller tensors are parsed: shape inference reads some of them, and the system reads a page at least."""
+
+PIECE_BYTES: Final = 1 << 24
+"""A tensor that is copied from file to file goes in pieces of this size."""
 
 _OURS: Final = os.urandom(16).hex()
 """In every reference of this process: a model's file cannot hold one that was made up, and so lead to other files."""
@@ -96,6 +100,12 @@ class Reference:
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", where=f"tensor {tensor!r} in {self.file}") from error
         return memoryview(mapped)[self.offset - start :]
+
+    def pieces(self, tensor: str) -> Iterator[memoryview]:
+        """The bytes as several views, one after the other: of a large tensor only a part is in memory. As ``read``."""
+        for start in range(0, self.length, PIECE_BYTES):
+            length = min(PIECE_BYTES, self.length - start)
+            yield replace(self, offset=self.offset + start, length=length).read(tensor)
 
 
 def is_reference(tensor: TensorProto) -> bool:
