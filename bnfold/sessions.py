@@ -22,10 +22,15 @@ class Models:
     paths: tuple[Path, ...]
     is_onnx: bool
     opening: Opening
+    external: tuple[tuple[Path, ...], ...] = ()
+    """The files of external data of each."""
 
     @classmethod
     def at(cls, paths: Sequence[Path], opening: Opening) -> Models:
-        """The models at ``paths``; UsageError where ONNX files stand beside checkpoints."""
+        """The models at ``paths``; UsageError where ONNX files stand beside checkpoints.
+
+        UnsafeError where an ONNX model's external data lies outside its folder: the runtimes would read it.
+        """
         kinds = [require_model(path) is Kind.ONNX for path in paths]
         if any(kinds) and not all(kinds):
             raise UsageError(
@@ -33,12 +38,17 @@ class Models:
                 where=", ".join(map(str, paths)),
                 remedy="export both to ONNX, or give both as checkpoints",
             )
-        return cls(tuple(paths), all(kinds), opening)
+        external = tuple(map(_external_data, paths, kinds))
+        return cls(tuple(paths), all(kinds), opening, external)
 
     def records(self) -> tuple[FileRecord, ...]:
-        """A record of each file."""
+        """A record of each file, with the size of its external data."""
         trust_code = self.opening["trust_code"] and self.opening["factory"] is None
-        return tuple(file_record(path, format_of(path, trust_code=trust_code)) for path in self.paths)
+        formats = (format_of(path, trust_code=trust_code) for path in self.paths)
+        return tuple(
+            file_record(path, name, external=external)
+            for path, name, external in zip(self.paths, formats, self.external, strict=True)
+        )
 
     def packages(self) -> tuple[str, ...]:
         """The packages that take part when these models run."""
@@ -116,3 +126,11 @@ class Models:
 
         with limited_threads(count):
             yield
+
+
+def _external_data(path: Path, is_onnx: bool) -> tuple[Path, ...]:  # noqa: FBT001 - called by map
+    if not is_onnx:
+        return ()
+    from bnfold.formats.onnx.model import OnnxModel
+
+    return OnnxModel.load(path).external

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bnfold.files.names import printable
@@ -41,7 +42,7 @@ def conversion_blocks(report: ConvertReport, page: Page) -> list[Block]:
         blocks += ["", *case_blocks(report.timing, page)]
     if report.output is None:
         return [*blocks, "nothing was written"]
-    written = f"wrote {printable(report.output.path)} ({_total_size(report.output)})"
+    written = f"wrote {printable(report.output.path)}{_beside(report.output)} ({_total_size(report.output)})"
     return [*blocks, written, *_hash(report.output, page)]
 
 
@@ -67,6 +68,13 @@ def _heading(report: PlanReport) -> str:
 
 def _hash(file: FileRecord, page: Page) -> list[Block]:
     return [f"sha256 {file.sha256}"] if page.details else []
+
+
+def _beside(file: FileRecord) -> str:
+    """The external data: `` with NAME.data``, or how many files."""
+    if len(file.external) > 1:
+        return f" with {counted(len(file.external), 'file')} beside it"
+    return "".join(f" with {printable(PurePath(item.path).name)}" for item in file.external)
 
 
 def _total_size(file: FileRecord) -> str:
