@@ -94,6 +94,44 @@ class ReparameterisedBlock(nn.Module):
         return functional.relu(self.square(x) + self.point(x) + self.identity(x))
 
 
+class OverparameterisedBlock(nn.Module):
+    """Vasu et al. 2023, "MobileOne": a depthwise and a pointwise block of several branches, the first at stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 4, kernel=3)
+        self.depthwise = self.branches(3, groups=4, stride=2)
+        self.pointwise = self.branches(1)
+        self.last = self.branches(3)
+        self.skips = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
+
+    @staticmethod
+    def branches(kernel: int, groups: int = 1, stride: int = 1) -> nn.ModuleList:
+        sizes = (kernel,) * 3 if kernel == 1 else (kernel, kernel, kernel, 1)
+        return nn.ModuleList(conv_bn(4, 4, kernel=size, groups=groups, stride=stride) for size in sizes)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(sum(branch(x) for branch in self.depthwise))
+        x = functional.relu(sum((branch(x) for branch in self.pointwise), self.skips[0](x)))
+        return functional.relu(sum((branch(x) for branch in self.last), self.skips[1](x)))
+
+
+class ReparameterisedGhost(nn.Module):
+    """Chen et al. 2022, "RepGhost": cheap features are added to their source, which has a batch norm of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 6)
+        self.cheap = conv_bn(6, 6, kernel=3, groups=6)
+        self.fusion = nn.BatchNorm2d(6)
+        self.project = conv_bn(6, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = functional.relu(self.stem(x))
+        return self.project(functional.relu(self.cheap(x) + self.fusion(x)))
+
+
 class InvertedResidual(nn.Module):
     """Sandler et al. 2018, "MobileNetV2": expand, depthwise, project without an activation, add."""
 
@@ -334,6 +372,8 @@ STRUCTURES = (
     Structure("pre-activation residual blocks", PreActivationBlock, (3, 6, 6)),
     Structure("DenseNet block and transition", DenseBlock, (3, 12, 12)),
     Structure("RepVGG block, three branches", ReparameterisedBlock, (3, 6, 6)),
+    Structure("MobileOne blocks", OverparameterisedBlock, (3, 8, 8)),
+    Structure("RepGhost module", ReparameterisedGhost, (3, 6, 6)),
     Structure("inverted residual (MobileNetV2)", InvertedResidual, (3, 8, 8)),
     Structure("ConvMixer", ConvMixer, (3, 8, 8)),
     Structure("squeeze-and-excitation", SqueezeAndExcitation, (3, 6, 6)),

@@ -173,7 +173,7 @@ def test_other_verdicts_for_a_reason(name: str) -> None:
     assert [verdicts(plan) for plan in both(name, build, shape)] == [of_module, of_model]
 
 
-ONNX_ALONE = {"RepVGG block, three branches"}
+ONNX_ALONE = {"RepVGG block, three branches", "MobileOne blocks", "RepGhost module"}
 """Where ONNX folds more: a batch norm alone in its branch goes into a layer beside it."""
 
 
