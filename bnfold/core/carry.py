@@ -7,13 +7,14 @@ What an affine becomes between two reshapes, a ``layout.Spread``, crosses layout
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from bnfold.core import layout
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.layout import Carried, Spread
-from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, sizes_unknown
+from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, size_of, sizes_unknown
 from bnfold.core.parts import add_down, concat_down, concat_up, slice_down, slice_up
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.scaling import run_down, run_up
@@ -76,7 +77,8 @@ def _pool_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carrie
             position for position in range(len(axes) + rank_of(view, node.outputs[0], node)) if position not in axes
         ]
         axis = kept[affine.axis]
-    return [(node.data, _pooled(node, Affine(affine.scale, affine.shift, axis), axes))]
+    passed = _pooled(node, Affine(affine.scale, affine.shift, axis), axes)
+    return [(node.data, Affine(passed.scale, passed.shift / _added_up(view, node, passed, axes), axis))]
 
 
 def _pool_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
@@ -85,7 +87,17 @@ def _pool_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carrie
     axes = _pooled_axes(view, node, affine)
     moved = _pooled(node, affine, axes)
     axis = affine.axis if _pool(node).keeps_axes else affine.axis - sum(axis < affine.axis for axis in axes)
-    return [(node.outputs[0], Affine(moved.scale, moved.shift, axis))]
+    return [(node.outputs[0], Affine(moved.scale, moved.shift * _added_up(view, node, moved, axes), axis))]
+
+
+def _added_up(view: GraphView, node: Node, affine: Affine, axes: tuple[int, ...]) -> int:
+    """How often a shift is in a sum, which must be known where there is one; in a mean it is once."""
+    if not _pool(node).is_sum or not affine.shift.any():
+        return 1
+    count = math.prod(size_of(view, node.data, axis, node) for axis in axes)
+    if count == 0:
+        raise blocked(node)
+    return count
 
 
 def _pool(node: Node) -> PoolTraits:
@@ -157,4 +169,5 @@ DOWNWARD: dict[OpKind, Callable[[GraphView, Node, int, Affine], Carried]] = {
     OpKind.CONCAT: concat_down,
     OpKind.SLICE: slice_down,
     OpKind.ADD: add_down,
+    OpKind.DIFFERENCE: add_down,
 }

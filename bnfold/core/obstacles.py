@@ -9,8 +9,11 @@ from bnfold.core.reason import Miss, Reason
 
 
 def blocked(node: Node) -> Miss:
-    """Nothing crosses this node."""
-    return Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies between the batch norm and any layer")
+    """Nothing crosses this node. What its front end knows of it says why."""
+    why = f" ({node.lock.detail})" if node.lock else ""
+    return Miss(
+        Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies between the batch norm and any layer{why}"
+    )
 
 
 def mixes(node: Node) -> Miss:

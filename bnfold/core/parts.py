@@ -11,7 +11,7 @@ from bnfold.core.graph import GraphView, Node
 from bnfold.core.layout import Carried
 from bnfold.core.obstacles import blocked, mixes, rank_of, size_of
 from bnfold.core.reason import Miss, Reason
-from bnfold.core.traits import ConcatTraits, Cut, SliceTraits
+from bnfold.core.traits import ConcatTraits, Cut, DifferenceTraits, SliceTraits
 
 
 def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
@@ -55,18 +55,28 @@ def _concat_axis(view: GraphView, node: Node) -> int:
 def slice_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
     """What is cut away along the channels keeps the identity; along another axis nobody else may read it."""
     cuts = _cuts(view, node, node.outputs.index(output))
+    if _drops_axis(node) and cuts[0].axis <= affine.axis:
+        affine = Affine(affine.scale, affine.shift, affine.axis + 1)
     others_read = any(view.readers(value) or view.is_output(value) for value in node.outputs if value != output)
     if any(cut.axis != affine.axis for cut in cuts) and others_read:
         raise Miss(Reason.FAN_OUT, node, f"the other parts of {node.op} {node.label!r} are read too")
     for cut in cuts:
         if cut.axis == affine.axis:
-            size = size_of(view, node.data, affine.axis, node)
-            scale, shift = np.ones(size), np.zeros(size)
-            if cut.positions is None or len(cut.positions) != affine.channels:
-                raise mixes(node)
-            scale[list(cut.positions)], shift[list(cut.positions)] = affine.scale, affine.shift
-            return [(node.data, Affine(scale, shift, affine.axis))]
+            return [(node.data, _put_back(view, node, cut, affine))]
     return [(node.data, affine)]
+
+
+def _put_back(view: GraphView, node: Node, cut: Cut, affine: Affine) -> Affine:
+    """The affine of the whole axis of which ``affine`` acts on a part; a channel that is picked twice has one scale."""
+    size = size_of(view, node.data, affine.axis, node)
+    scale, shift = np.ones(size), np.zeros(size)
+    if cut.positions is None or len(cut.positions) != affine.channels:
+        raise mixes(node)
+    positions = list(cut.positions)
+    scale[positions], shift[positions] = affine.scale, affine.shift
+    if not (np.array_equal(scale[positions], affine.scale) and np.array_equal(shift[positions], affine.shift)):
+        raise mixes(node)
+    return Affine(scale, shift, affine.axis)
 
 
 def slice_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
@@ -79,11 +89,17 @@ def slice_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carrie
 def _cut_out(view: GraphView, node: Node, position: int, affine: Affine) -> Affine:
     for cut in _cuts(view, node, position):
         if cut.axis == affine.axis:
-            if cut.positions is None:
+            if cut.positions is None or _drops_axis(node):
                 raise mixes(node)
             chosen = list(cut.positions)
             return Affine(affine.scale[chosen], affine.shift[chosen], affine.axis)
+        if cut.axis < affine.axis and _drops_axis(node):
+            return Affine(affine.scale, affine.shift, affine.axis - 1)
     return affine
+
+
+def _drops_axis(node: Node) -> bool:
+    return isinstance(node.traits, SliceTraits) and node.traits.drops_axis
 
 
 def _cuts(view: GraphView, node: Node, position: int) -> Sequence[Cut]:
@@ -98,16 +114,22 @@ def _cuts(view: GraphView, node: Node, position: int) -> Sequence[Cut]:
 
 
 def add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
-    """A sum passes a shift on; a scale only where every addend carries it, as in u + u."""
+    """A sum, or difference, passes a shift on; a scale only where every addend carries it, as in u + u."""
     rank = rank_of(view, node.outputs[0], node)
     own_rank = rank_of(view, node.inputs[slot] or "", node)
     axis = affine.axis + rank - own_rank
-    uses = sum(value == node.inputs[slot] for value in node.inputs)
-    if uses < len(node.inputs) - node.inputs.count(None) and (affine.scale != 1).any():
+    uses = [position for position, value in enumerate(node.inputs) if value == node.inputs[slot]]
+    if len(uses) < len(node.inputs) - node.inputs.count(None) and (affine.scale != 1).any():
         detail = f"{node.op} {node.label!r} adds a value that the batch norm does not scale"
         raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
     if size_of(view, node.outputs[0], axis, node) != affine.channels:
         raise mixes(node)
     if slot != node.inputs.index(node.inputs[slot]):
         return []  # the first of equal addends speaks for all
-    return [(node.outputs[0], Affine(affine.scale, affine.shift * uses, axis))]
+    signs = signs_of(node)
+    return [(node.outputs[0], Affine(affine.scale, affine.shift * sum(signs[position] for position in uses), axis))]
+
+
+def signs_of(node: Node) -> tuple[int, ...]:
+    """The sign of each input of a sum or difference."""
+    return node.traits.signs if isinstance(node.traits, DifferenceTraits) else (1,) * len(node.inputs)

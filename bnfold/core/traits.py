@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -72,6 +73,7 @@ class ChannelMap:
 class PoolTraits:
     """POOL: a maximum, or a weighted mean, over ``axes`` (None: the spatial ones, from 2 on).
 
+    Repeating is a mean too, of one number. ``is_sum``: of as many numbers as these axes hold, and not divided by them.
     ``keeps_shift``: the weights sum to 1 at every position, so that a shift passes. ``window`` is there where the mean
     is that of a window whose every position counts, padding included.
     """
@@ -80,6 +82,7 @@ class PoolTraits:
     keeps_shift: bool = True
     axes: tuple[int, ...] | None = None
     keeps_axes: bool = True
+    is_sum: bool = False
     window: Window | None = None
 
 
@@ -93,17 +96,21 @@ class PadTraits:
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of an axis that an output holds: the positions of a range, or unknown."""
+    """The part of an axis that an output holds: its positions, or unknown."""
 
     axis: int
-    positions: range | None
+    positions: Sequence[int] | None
 
 
 @dataclass(frozen=True)
 class SliceTraits:
-    """SLICE: for each output, what it holds of the axes that are cut; ``axis`` numbers as in the input."""
+    """SLICE: for each output, what it holds of the axes that are cut; ``axis`` numbers as in the input.
+
+    ``drops_axis``: a single position was picked, of one axis, which the output lacks.
+    """
 
     cuts: tuple[tuple[Cut, ...], ...]
+    drops_axis: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,13 @@ class ConcatTraits:
     """CONCAT along ``axis``."""
 
     axis: int
+
+
+@dataclass(frozen=True)
+class DifferenceTraits:
+    """DIFFERENCE: each input's sign, 1 or −1."""
+
+    signs: tuple[int, ...]
 
 
 class Arithmetic(Enum):
@@ -171,5 +185,6 @@ Traits = (
     | PadTraits
     | SliceTraits
     | ConcatTraits
+    | DifferenceTraits
     | None
 )

@@ -142,7 +142,8 @@ def global_pool(graph: GraphBuilder, name: str, shape: Shape) -> None:
 
 def mean(graph: GraphBuilder, name: str, shape: Shape) -> None:
     axes = graph.integers(2, 3) if len(shape) == 3 else graph.integers(1)
-    graph.add("ReduceMean", [name, axes], [(shape[0],) if len(shape) == 3 else shape[1:]], keepdims=0)
+    op = graph.random.choice(["ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax"])
+    graph.add(op, [name, axes], [(shape[0],) if len(shape) == 3 else shape[1:]], keepdims=0)
 
 
 def flatten(graph: GraphBuilder, name: str, shape: Shape) -> None:
@@ -168,7 +169,27 @@ def transpose(graph: GraphBuilder, name: str, shape: Shape) -> None:
 
 
 def add(graph: GraphBuilder, name: str, shape: Shape) -> None:
-    graph.add("Add", [name, graph.another(shape, name)], [shape])
+    graph.add(graph.random.choice(["Add", "Add", "Sub"]), [name, graph.another(shape, name)], [shape])
+
+
+def shuffle(graph: GraphBuilder, name: str, shape: Shape) -> None:
+    """Cut one axis in two, exchange them, and perhaps join them again."""
+    axis = graph.random.randrange(len(shape))
+    halves = next((size for size in (2, 3) if shape[axis] % size == 0), 0)
+    if not halves or len(shape) == max(BY_RANK):
+        return
+    cut_shape = (*shape[:axis], halves, shape[axis] // halves, *shape[axis + 1 :])
+    order = [0, *range(1, len(cut_shape) + 1)]
+    order[axis + 1 : axis + 3] = [axis + 2, axis + 1]
+    swapped = tuple(cut_shape[position - 1] for position in order[1:])
+    values = [(name, shape)]
+    for op, inputs, target, attributes in (
+        ("Reshape", [graph.integers(-1, *cut_shape)], cut_shape, {}),
+        ("Transpose", [], swapped, {"perm": order}),
+        ("Reshape", [graph.integers(-1, *shape)], shape, {}),
+    ):
+        (result,) = graph.add(op, [values[-1][0], *inputs], [target], **attributes)
+        values.append((result, target))
 
 
 def concat(graph: GraphBuilder, name: str, shape: Shape) -> None:
@@ -193,6 +214,32 @@ def cut(graph: GraphBuilder, name: str, shape: Shape) -> None:
         part = (*shape[:axis], shape[axis] - 1, *shape[axis + 1 :])
         inputs = [name, graph.integers(1), graph.integers(9999), graph.integers(axis + 1)]
         graph.add("Slice", inputs, [part])
+
+
+def pick(graph: GraphBuilder, name: str, shape: Shape) -> None:
+    """Positions of an axis, in any order; or one, whose axis is gone."""
+    axis = graph.random.randrange(len(shape))
+    if len(shape) > 1 and graph.random.random() < 0.3:
+        one = graph.store(np.array(graph.random.randrange(-1, shape[axis]), np.int64))
+        graph.add("Gather", [name, one], [(*shape[:axis], *shape[axis + 1 :])], axis=axis + 1)
+        return
+    chosen = [graph.random.randrange(-1, shape[axis]) for _ in range(shape[axis])]
+    if graph.random.random() < 0.6:
+        chosen = graph.random.sample(range(shape[axis]), shape[axis])
+    graph.add("Gather", [name, graph.integers(*chosen)], [shape], axis=axis + 1)
+
+
+def repeat(graph: GraphBuilder, name: str, shape: Shape) -> None:
+    axis = graph.random.randrange(len(shape))
+    if math.prod(shape) <= 400:
+        times = [1] * len(shape)
+        times[axis] = 2
+        graph.add("Tile", [name, graph.integers(1, *times)], [(*shape[:axis], shape[axis] * 2, *shape[axis + 1 :])])
+
+
+def expand(graph: GraphBuilder, name: str, shape: Shape) -> None:
+    sizes = tuple(3 if size == 1 else size for size in shape)
+    graph.add("Expand", [name, graph.integers(*[1] * (1 + len(shape) - len(sizes)), *sizes)], [sizes])
 
 
 def pad(graph: GraphBuilder, name: str, shape: Shape) -> None:
@@ -227,7 +274,9 @@ def matmul(graph: GraphBuilder, name: str, shape: Shape) -> None:
     if shape[-1] > 64:
         return
     outputs = graph.random.choice([4, 6])
-    (product,) = graph.add("MatMul", [name, graph.tensor(shape[-1], outputs, scale=0.4)], [(*shape[:-1], outputs)])
+    leading = [1] * graph.random.choice([0, 0, 0, len(shape) - 1])
+    factors = [name, graph.tensor(*leading, shape[-1], outputs, scale=0.4)]
+    (product,) = graph.add("MatMul", factors, [(*shape[:-1], outputs)])
     if graph.random.random() < 0.5:
         graph.add("Add", [product, graph.tensor(outputs)], [(*shape[:-1], outputs)])
 
@@ -240,9 +289,13 @@ def gemm(graph: GraphBuilder, name: str, shape: Shape) -> None:
     graph.add("Gemm", inputs, [(outputs,)], transB=transposed, alpha=graph.random.choice([1.0, 0.5]), beta=0.7)
 
 
-ANY = [batch_norm] * 5 + [
+ANY = [batch_norm] * 7 + [
     same_shape("Relu"),
     same_shape("Identity"),
+    same_shape("Neg"),
+    shuffle,
+    pick,
+    repeat,
     regroup,
     transpose,
     add,
@@ -252,6 +305,7 @@ ANY = [batch_norm] * 5 + [
     arithmetic,
 ]
 BY_RANK = {
+    4: [batch_norm, same_shape("Relu"), same_shape("Identity"), regroup, transpose, add],
     3: [
         *ANY,
         conv,
@@ -262,6 +316,7 @@ BY_RANK = {
         global_pool,
         mean,
         flatten,
+        expand,
         pad,
         depth_to_space,
         space_to_depth,

@@ -243,3 +243,11 @@ def test_large_constants_that_stay_are_a_normalisation(body: str, constants: tup
     result = fold(proto)
     assert len(result.plan.also_folded) == 1
     assert_same_network(proto, result.model)
+
+
+def test_a_run_with_one_number_takes_in_a_batch_norm_on_another_axis() -> None:
+    body = f"a = Concat<axis = 3>(x, x) h = Mul(one, a) t = Transpose<perm = [0, 3, 1, 2]>(h) y = {NORM % 't'}"
+    proto = model(body, parameters(8) | ONE, x="float[N,6,5,4] x")
+    result, found = folded(proto)
+    assert found == {"y": "h"}
+    assert_same_network(proto, result)

@@ -23,7 +23,7 @@ def dropout(op: Operator) -> Meaning:
     elif op.has_input(DROPOUT_TRAINING_SLOT):
         training_mode = op.constant(DROPOUT_TRAINING_SLOT)
         trains = training_mode is None or bool(training_mode.load())
-    return opaque(op) if trains else identity(op)
+    return opaque(op, "it drops values at random") if trains else identity(op)
 
 
 def reshape(op: Operator) -> Meaning:
@@ -37,15 +37,17 @@ def transpose(op: Operator) -> Meaning:
     known = op.shape()
     if permutation is None and known is not None:
         permutation = range(len(known))[::-1]
-    return opaque(op) if permutation is None else Meaning(OpKind.LAYOUT, op.inputs[:1], Permute(tuple(permutation)))
+    if permutation is None:
+        return opaque(op, "how many axes it reverses is unknown")
+    return Meaning(OpKind.LAYOUT, op.inputs[:1], Permute(tuple(permutation)))
 
 
 def depth_to_space(op: Operator) -> Meaning:
     """DepthToSpace: input channel (b₁, b₂, c), or (c, b₁, b₂) in mode CRD, goes to output channel c."""
     channels = _channels(op)
-    if channels is None:
-        return opaque(op)
-    blocks = op.attributes["blocksize"] ** 2
+    blocks = op.attributes.get("blocksize", 0) ** 2
+    if not channels or not blocks:
+        return opaque(op, "how many channels there are is unknown")
     outputs = channels // blocks
     column_first = op.attributes.get("mode", "DCR") == "CRD"
     pairs = tuple((i, i // blocks if column_first else i % outputs) for i in range(channels))
@@ -55,9 +57,9 @@ def depth_to_space(op: Operator) -> Meaning:
 def space_to_depth(op: Operator) -> Meaning:
     """SpaceToDepth: input channel c goes to the output channels (b₁, b₂, c)."""
     channels = _channels(op)
-    if channels is None:
-        return opaque(op)
-    blocks = op.attributes["blocksize"] ** 2
+    blocks = op.attributes.get("blocksize", 0) ** 2
+    if not channels or not blocks:
+        return opaque(op, "how many channels there are is unknown")
     pairs = tuple((o % channels, o) for o in range(channels * blocks))
     return Meaning(OpKind.LAYOUT, op.inputs[:1], ChannelMap(pairs))
 
@@ -67,7 +69,7 @@ def cast(op: Operator) -> Meaning:
     known = op.type_of(op.inputs[0] or "")
     to = op.attributes.get("to")
     data_type = type_by_name(to.encode()) if isinstance(to, str) else to
-    return identity(op) if known is not None and known.data_type == data_type else opaque(op)
+    return identity(op) if known is not None and known.data_type == data_type else opaque(op, "it changes the type")
 
 
 def cast_like(op: Operator) -> Meaning:

@@ -200,23 +200,42 @@ def gemm(op: Operator) -> Meaning:
 
 
 def matmul(op: Operator) -> Meaning:
-    """MatMul with a constant matrix on the right is a layer, at any rank; any other is not."""
+    """MatMul with a constant matrix on the right is a layer, at any rank; any other is not.
+
+    The matrix may have leading axes of size 1 (the view takes them away), if the value has as many axes.
+    """
     weight = op.value(1)
-    if weight is None or (weight.constant and len(weight.constant.shape) != MATRIX):
-        return opaque(op)
+    if weight is None:
+        return opaque(op, "its constant is on the left" if op.value(0) else "both of its factors are computed")
+    if weight.constant and not _is_one_matrix(op, weight.constant.shape):
+        return opaque(op, "its constant is no single matrix")
     traits = LayerTraits(inputs_first=True, channel_axis=-1, input_axis=-1)
     return Meaning(OpKind.LINEAR, (*op.inputs, None), traits)
 
 
-def opaque(op: Operator) -> Meaning:
-    """Any other operator is left alone."""
-    return Meaning(OpKind.OPAQUE, op.inputs)
+def _is_one_matrix(op: Operator, sizes: tuple[int, ...]) -> bool:
+    """Whether a MatMul's constant is one matrix, and the product has the axes of the value."""
+    if len(sizes) <= MATRIX:
+        return len(sizes) == MATRIX
+    known = op.shape()
+    return math.prod(sizes[:-MATRIX]) == 1 and known is not None and len(known) >= len(sizes)
+
+
+def opaque(op: Operator, why: str = "") -> Meaning:
+    """Any other operator is left alone; ``why`` one of a known name is."""
+    return Meaning(OpKind.OPAQUE, op.inputs, lock=Lock(Reason.NO_LINEAR_LAYER, why) if why else None)
+
+
+def einsum(op: Operator) -> Meaning:
+    """Einsum is not followed, whatever it amounts to."""
+    return opaque(op, "which axes an equation multiplies is not followed: export the product as MatMul")
 
 
 ROWS: dict[str, Row] = {
     "BatchNormalization": batch_normalization,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
+    "Einsum": einsum,
     "Gemm": gemm,
     "MatMul": matmul,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnfold.core.graph import OpKind
-from bnfold.core.traits import ConcatTraits, Cut, SliceTraits
+from bnfold.core.traits import ConcatTraits, Cut, DifferenceTraits, SliceTraits
 from bnfold.formats.onnx.operators import Meaning, Operator, Row, opaque
 
 CONCAT_AXIS_REQUIRED_FROM = 4
@@ -36,7 +36,7 @@ def slice_(op: Operator) -> Meaning:
     """Slice: from start to end by step, along each of the axes."""
     starts, ends, axes, steps = _slice_arguments(op)
     if starts is None or ends is None:
-        return opaque(op)
+        return opaque(op, "where it cuts is computed")
     axes = axes if axes is not None else tuple(range(len(starts)))
     steps = steps if steps is not None else (1,) * len(starts)
     known = op.shape()
@@ -62,15 +62,44 @@ def _slice_arguments(op: Operator) -> Sequence[tuple[int, ...] | None]:
 
 def add(op: Operator) -> Meaning:
     """Add and Sum of computed values. With the attributes of opset 6 and older the second one may be aligned oddly."""
-    if op.proto.attribute or any(op.value(slot) is not None for slot in range(len(op.inputs))):
-        return opaque(op)
-    return Meaning(OpKind.ADD, op.inputs)
+    obstacle = _obstacle_to_sum(op)
+    return opaque(op, obstacle) if obstacle else Meaning(OpKind.ADD, op.inputs)
+
+
+def difference(op: Operator) -> Meaning:
+    """Sub of computed values; Neg."""
+    obstacle = _obstacle_to_sum(op)
+    signs = (1, -1) if op.proto.op_type == "Sub" else (-1,)
+    return opaque(op, obstacle) if obstacle else Meaning(OpKind.DIFFERENCE, op.inputs, DifferenceTraits(signs))
+
+
+def _obstacle_to_sum(op: Operator) -> str:
+    """Why the operands do not simply add up; empty where they do."""
+    if any(op.value(slot) is not None for slot in range(len(op.inputs))):
+        return "its constant is not the same for every element of a channel"
+    return "its operands broadcast as before opset 7" if op.proto.attribute else ""
+
+
+def gather(op: Operator) -> Meaning:
+    """Gather by constant positions: a slice in any order, or one position, whose axis is gone."""
+    indices = op.constant(1)
+    if indices is None or len(indices.shape) > 1 or op.value(0) is not None:
+        return opaque(op, "it does not pick constant positions of a value")
+    axis = op.attributes.get("axis", 0)
+    known = op.shape()
+    size = known[axis] if known is not None and -len(known) <= axis < len(known) else None
+    chosen = op.integers(1) or ()
+    positions = tuple(position % size for position in chosen) if isinstance(size, int) and size else None
+    return Meaning(OpKind.SLICE, op.inputs[:1], SliceTraits(((Cut(axis, positions),),), drops_axis=not indices.shape))
 
 
 ROWS: dict[str, Row] = {
     "Add": add,
     "Concat": concat,
+    "Gather": gather,
+    "Neg": difference,
     "Slice": slice_,
     "Split": split,
+    "Sub": difference,
     "Sum": add,
 }

@@ -6,7 +6,7 @@ from bnfold.core.graph import Constant, OpKind
 from bnfold.core.traits import PadTraits, PoolTraits
 from bnfold.formats.onnx.operators import Meaning, Operator, Row, opaque, window_of
 
-REDUCED_AXES_ARE_INPUT_FROM = 18
+REDUCED_AXES_ARE_INPUT_FROM = {"ReduceMean": 18, "ReduceMax": 18, "ReduceSum": 13}
 PADS_ARE_INPUT_FROM = 11
 
 
@@ -16,7 +16,7 @@ def average_pool(op: Operator) -> Meaning:
     pads = attributes.get("auto_pad", "NOTSET").startswith("SAME") or any(attributes.get("pads", ()))
     reaches_over = bool(pads or attributes.get("ceil_mode", 0))
     keeps_shift = not (attributes.get("count_include_pad", 0) and reaches_over)
-    window = window_of(op, tuple(attributes["kernel_shape"])) if _counts_all(op, pads=pads) else None
+    window = window_of(op, tuple(attributes.get("kernel_shape", ()))) if _counts_all(op, pads=pads) else None
     return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, keeps_shift=keeps_shift, window=window))
 
 
@@ -34,17 +34,48 @@ def global_average_pool(op: Operator) -> Meaning:
 
 def max_pool(op: Operator) -> Meaning:
     """MaxPool (padding is −∞) and GlobalMaxPool; with Indices it is not followed."""
-    return opaque(op) if len(op.outputs) > 1 else Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=True))
+    if len(op.outputs) > 1:
+        return opaque(op, "it also outputs where the largest values are")
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=True))
 
 
-def reduce_mean(op: Operator) -> Meaning:
-    """ReduceMean over given axes; without axes it means all of them, or none (noop_with_empty_axes)."""
-    by_input = op.opset >= REDUCED_AXES_ARE_INPUT_FROM
+def reduction(op: Operator) -> Meaning:
+    """ReduceMean, ReduceSum and ReduceMax over given axes; without, over all or none (noop_with_empty_axes)."""
+    by_input = op.opset >= REDUCED_AXES_ARE_INPUT_FROM[op.proto.op_type]
     axes = op.integers(1) if by_input else op.attributes.get("axes")
     if not axes:
-        return opaque(op)
-    keeps_axes = bool(op.attributes.get("keepdims", 1))
-    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, axes=tuple(axes), keeps_axes=keeps_axes))
+        return opaque(op, "over which axes it goes is not told by constants")
+    return Meaning(
+        OpKind.POOL,
+        op.inputs[:1],
+        PoolTraits(
+            is_max=op.proto.op_type == "ReduceMax",
+            is_sum=op.proto.op_type == "ReduceSum",
+            axes=tuple(axes),
+            keeps_axes=bool(op.attributes.get("keepdims", 1)),
+        ),
+    )
+
+
+def tile(op: Operator) -> Meaning:
+    """Tile, by constant numbers of repetitions."""
+    repeats = op.integers(1)
+    if repeats is None:
+        return opaque(op, "how often it repeats is computed")
+    return _repeated(op, tuple(axis for axis, times in enumerate(repeats) if times != 1))
+
+
+def expand(op: Operator) -> Meaning:
+    """Expand, where the value has as many axes before; an axis of unknown size may be one that is repeated."""
+    before, after = op.shape(), op.shape_of(op.outputs[0])
+    if before is None or after is None or len(before) != len(after):
+        return opaque(op, "it adds axes, or how many axes there are is unknown")
+    sizes = zip(before, after, strict=True)
+    return _repeated(op, tuple(axis for axis, (old, new) in enumerate(sizes) if old is None or old != new))
+
+
+def _repeated(op: Operator, axes: tuple[int, ...]) -> Meaning:
+    return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False, axes=axes))
 
 
 def resize(op: Operator) -> Meaning:
@@ -52,8 +83,10 @@ def resize(op: Operator) -> Meaning:
     attributes = op.attributes
     mode = attributes.get("mode", "nearest")
     extrapolates = attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
-    if mode not in {"nearest", "linear"} or extrapolates or not _keeps_channels(op):
-        return opaque(op)
+    if mode not in {"nearest", "linear"} or extrapolates:
+        return opaque(op, "it reads beyond the border" if extrapolates else f"it is {mode}")
+    if not _keeps_channels(op):
+        return opaque(op, "whether it resizes the channels is unknown")
     return Meaning(OpKind.POOL, op.inputs[:1], PoolTraits(is_max=False))
 
 
@@ -77,7 +110,7 @@ def pad(op: Operator) -> Meaning:
     filling = op.constant(2) if by_input and op.has_input(2) else None
     is_zero = attributes.get("value", 0.0) == 0 if not by_input else not op.has_input(2) or _is_zero(filling)
     if pads is None or (mode == "constant" and not is_zero):
-        return opaque(op)
+        return opaque(op, "how much it pads is computed" if pads is None else "it pads with another number than 0")
     axes = op.integers(3) if op.has_input(3) else tuple(range(len(pads) // 2))
     if axes is None:
         return opaque(op)
@@ -95,7 +128,11 @@ ROWS: dict[str, Row] = {
     "GlobalMaxPool": max_pool,
     "MaxPool": max_pool,
     "Pad": pad,
-    "ReduceMean": reduce_mean,
+    "Expand": expand,
+    "ReduceMax": reduction,
+    "ReduceMean": reduction,
+    "ReduceSum": reduction,
+    "Tile": tile,
     "Resize": resize,
     "Upsample": resize,
 }

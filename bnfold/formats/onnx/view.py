@@ -10,12 +10,12 @@ from functools import cache
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
-from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Sums
+from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Sums, Value
 from bnfold.core.reason import Reason
 from bnfold.core.traits import ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx import movers, operators, parts, pools
 from bnfold.formats.onnx.constants import Constants
-from bnfold.formats.onnx.operators import Meaning, Operator, opaque
+from bnfold.formats.onnx.operators import MATRIX, Meaning, Operator, opaque
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.runs import step_of
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
@@ -39,9 +39,7 @@ def view_of(model: ModelProto, *, freeze: bool = False) -> OnnxView:
     for function in model.functions:
         translation.add_function(function)
     outputs = frozenset(scope.id(value.name) for scope in translation.scopes for value in scope.graph.output)
-    graph = GraphView(
-        tuple(translation.nodes), translation.constants.value, outputs, translation.shapes, sums=Sums.JOIN_LAYERS
-    )
+    graph = GraphView(tuple(translation.nodes), translation.value, outputs, translation.shapes, sums=Sums.JOIN_LAYERS)
     return OnnxView(graph, translation.places, translation.scopes)
 
 
@@ -59,6 +57,7 @@ class _Translation:
         self.nodes: list[Node] = []
         self.places: dict[int, Place] = {}
         self.captured: set[str] = set()
+        self.matrices: dict[str, Value] = {}
 
     def add_graph(self, scope: Scope) -> None:
         """The operators of one graph, in order; a MatMul takes its bias Add along."""
@@ -74,6 +73,8 @@ class _Translation:
                 taken.update(run)
                 continue
             meaning = _meaning(Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of))
+            if meaning.kind is OpKind.LINEAR and proto.op_type == "MatMul":
+                meaning = self.as_matrix(meaning)
             positions: tuple[int, ...] = (position,)
             bias_add = self.bias_add(scope, proto, meaning)
             if bias_add is not None:
@@ -145,6 +146,24 @@ class _Translation:
             self.nodes.append(Node(len(self.nodes), OpKind.OPAQUE, "outer value", name, (outer,), (local,)))
         return local
 
+    def value(self, value_id: str) -> Value | None:
+        """What is known of a value before the model runs."""
+        return self.matrices[value_id] if value_id in self.matrices else self.constants.value(value_id)
+
+    def as_matrix(self, meaning: Meaning) -> Meaning:
+        """A layer whose weight has leading axes of size 1 has one without them."""
+        weight = self.constants.value(meaning.inputs[1] or "")
+        constant = weight.constant if weight else None
+        if constant is None or len(constant.shape) <= MATRIX:
+            return meaning
+        sizes = constant.shape[-MATRIX:]
+        name = f"{constant.tensor} as a matrix"
+        while name in self.uses:
+            name += "'"
+        matrix = Constant(name, constant.dtype, sizes, lambda: constant.load().reshape(sizes))
+        self.matrices[name] = Value(name, matrix)
+        return replace(meaning, inputs=(meaning.inputs[0], name, *meaning.inputs[2:]))
+
     def bias_add(self, scope: Scope, proto: NodeProto, meaning: Meaning) -> int | None:
         """The position of the Add that alone reads a MatMul's product and adds a constant per output channel."""
         if meaning.kind is not OpKind.LINEAR or proto.op_type != "MatMul":
@@ -159,7 +178,7 @@ class _Translation:
             return None
         other = next(name for name in add.input if name != proto.output[0])
         value = self.constants.value(scope.id(other))
-        weight = self.constants.value(meaning.inputs[1] or "")
+        weight = self.value(meaning.inputs[1] or "")
         if value is None or value.constant is None or weight is None or weight.constant is None:
             return None
         is_bias = self.is_bias(value.constant, weight.constant, product)
@@ -207,8 +226,9 @@ class _Translation:
 
 def _meaning(op: Operator) -> Meaning:
     """What the table says of an operator; other domains' operators are unknown."""
-    row = ROWS.get(op.proto.op_type, opaque) if op.proto.domain in ONNX_DOMAINS else opaque
-    return row(op)
+    if op.proto.domain not in ONNX_DOMAINS:
+        return opaque(op, f"what the operators of the domain {op.proto.domain!r} do is unknown")
+    return ROWS.get(op.proto.op_type, opaque)(op)
 
 
 ROWS = operators.ROWS | movers.ROWS | pools.ROWS | parts.ROWS
