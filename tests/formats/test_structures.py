@@ -64,7 +64,10 @@ CONVOLUTIONS = {"RepVGG block, three branches": 2, "MobileOne blocks": 4, "RepGh
 """Structures whose blocks have branches: the stem, and one convolution a block."""
 
 
-@pytest.mark.parametrize(("structure", "exporter"), [item for item in MODELS if item.values[0].name in CONVOLUTIONS])
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize(
+    "structure", [pytest.param(item, id=item.name) for item in STRUCTURES if item.name in CONVOLUTIONS]
+)
 def test_a_block_of_branches_becomes_one_convolution(structure: Structure, exporter: str) -> None:
     result = fold(exported(structure, exporter)).model
     operators = [node.op_type for node in result.graph.node]
