@@ -93,7 +93,10 @@ class Models:
         from bnfold.runtime import torch_eager
 
         models = [open_torch(path, **self.opening) for path in self.paths]
-        return [torch_eager.open_session(model.module, models[0].inputs) for model in models]
+        return [
+            torch_eager.open_session(model.module, models[0].inputs, is_batch_fixed=model.is_batch_fixed)
+            for model in models
+        ]
 
     def timed(self, runtime: str, threads: int | None) -> list[Session]:
         """All models in one runtime, for timing."""

@@ -16,6 +16,7 @@ from bnfold.files.recognise import Kind, require_model
 if TYPE_CHECKING:
     from bnfold.files.writing import Content
     from bnfold.formats.onnx.model import OnnxModel
+    from bnfold.formats.torch_export import ExportedModel
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory, TorchModel
 
@@ -95,7 +96,7 @@ def open_model(
     trust_code: bool = False,
     freeze: bool = False,
     key: str | None = None,
-) -> OnnxModel | TorchModel:
+) -> OnnxModel | TorchModel | ExportedModel:
     """Load the model at ``path`` with the front end for its kind; InputError, UnsafeError or UsageError on failure."""
     if require_model(path) is Kind.ONNX:
         from bnfold.formats.onnx.model import OnnxModel
@@ -113,11 +114,17 @@ def open_torch(
     factory: Factory | None = None,
     trust_code: bool = False,
     key: str | None = None,
-) -> TorchModel:
-    """Load the checkpoint or pickled module at ``path``; errors as for ``open_model``."""
+) -> TorchModel | ExportedModel:
+    """Load the checkpoint, pickled module or exported program at ``path``; errors as for ``open_model``."""
     with torch_needed():
         from bnfold.formats.torch_module import TorchModel
 
+        if require_model(path) is Kind.PT2 and trust_code:
+            from bnfold.formats.torch_export import ExportedModel
+
+            if key is not None:
+                raise UsageError("an exported program has no keys", where=str(path), remedy="leave --key out")
+            return ExportedModel.load(path, inputs)
         return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code, key=key)
 
 

@@ -31,6 +31,11 @@ def check_same_outputs(folded: nn.Module, inputs: Inputs, expected: Sequence[tor
             where="it runs on the example inputs, and no longer does once folded",
             remedy="leave that batch norm out with --skip (skip=)",
         ) from error
+    require_close(expected, actual)
+
+
+def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> None:
+    """InternalError where a folded model computed something else than the original."""
     if not _all_close(expected, actual):
         raise InternalError(
             "the folded module computes something else than the original on the recorded inputs",
@@ -44,7 +49,7 @@ def check_another_batch(original: nn.Module, folded: nn.Module, inputs: Inputs) 
 
     One run shows one path; ``if len(x) > 1`` around a batch norm is a common hack.
     """
-    other = _another_batch(inputs)
+    other = another_batch(inputs)
     if other is None:
         return
     try:
@@ -63,7 +68,7 @@ def check_another_batch(original: nn.Module, folded: nn.Module, inputs: Inputs) 
         )
 
 
-def _another_batch(inputs: Inputs) -> Inputs | None:
+def another_batch(inputs: Inputs) -> Inputs | None:
     """The first sample alone or, where there is but one, twice; None where the inputs have no first axis in common."""
     sizes = {tuple(leaf.shape[:1]) for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)}
     if len(sizes) != 1 or sizes <= {(), (0,)}:

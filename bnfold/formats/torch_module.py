@@ -106,6 +106,9 @@ class TorchModel:
         """What kind of file the model comes from, or goes to."""
         return FORMATS[self.checkpoint.kind] if self.checkpoint else "torch-module"
 
+    is_batch_fixed = False
+    """A module runs for any number of samples, as far as anybody knows."""
+
     @property
     def folded(self) -> nn.Module:
         """The module as it is now."""

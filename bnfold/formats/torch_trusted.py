@@ -6,11 +6,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from bnfold.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 MESSAGE_LENGTH = 200
 """As much as is shown of another library's message."""
@@ -37,6 +41,19 @@ def load_pickled_module(path: Path) -> nn.Module:
             remedy="for a state_dict give its architecture: --model pkg.module:factory",
         )
     raise InputError(f"the file holds {a_or_an(loaded)}, not a module", where=str(path))
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """The exported program in a .pt2 file. Loading it runs code: its custom objects are unpickled."""
+    try:
+        with path.open("rb") as stream:
+            return torch.export.load(stream)
+    except Exception as error:  # whatever the file's code, or torch's reader of a damaged file, raises
+        raise InputError(
+            f"the exported program cannot be loaded: {first_line(error)}",
+            where=str(path),
+            remedy="export it again with torch.export.save, with this version of torch",
+        ) from error
 
 
 def import_from_here() -> None:

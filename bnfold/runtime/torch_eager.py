@@ -19,19 +19,21 @@ from bnfold.runtime.session import Array, Feeds, TensorSpec, numpy_dtype
 ExampleInputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
-def open_session(module: nn.Module, example_inputs: ExampleInputs) -> TorchSession:
+def open_session(module: nn.Module, example_inputs: ExampleInputs, *, is_batch_fixed: bool = False) -> TorchSession:
     """A session that calls ``module`` the way ``example_inputs`` does, in evaluation mode.
 
     A tensor or a tuple is positional (its tensors are ``input``, or ``input.0``, ``input.1``, …), a mapping is by
-    keyword. What is no tensor is passed on unchanged. Dimension 0 of every tensor is the batch. The caller's module is
-    left as it is: one in training mode runs as a copy that shares its tensors.
+    keyword. What is no tensor is passed on unchanged. Dimension 0 of every tensor is the batch, of any size unless
+    ``is_batch_fixed``. The caller's module is left as it is: one in training mode runs as a copy that shares its
+    tensors.
 
     Threads are torch's own global setting: see ``limited_threads``.
 
     Raises InputError where the module fails on its example inputs, or returns what is neither tensor nor number.
     """
     by_keyword = isinstance(example_inputs, Mapping)
-    return TorchSession(_evaluating(module), _named_inputs(example_inputs), by_keyword=by_keyword)
+    named = _named_inputs(example_inputs)
+    return TorchSession(_evaluating(module), named, by_keyword=by_keyword, is_batch_fixed=is_batch_fixed)
 
 
 @contextmanager
@@ -53,16 +55,18 @@ class TorchSession:
     deeper levels are joined by dots, and None is left out.
     """
 
-    def __init__(self, module: nn.Module, example: Mapping[str, Any], *, by_keyword: bool) -> None:
+    def __init__(
+        self, module: nn.Module, example: Mapping[str, Any], *, by_keyword: bool, is_batch_fixed: bool
+    ) -> None:
         self.label = "PyTorch eager"
         self._module = module
         self._example = dict(example)
         self._by_keyword = by_keyword
         tensors = {name: value for name, value in example.items() if isinstance(value, torch.Tensor)}
-        self.inputs = tuple(_spec(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items())
+        self.inputs = tuple(_spec(name, tensor.dtype, tensor.shape, is_batch_fixed) for name, tensor in tensors.items())
         self._devices = {tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"}
         outputs = self._outputs(self._bound(self._example))
-        self.outputs = tuple(_spec(name, array.dtype, array.shape) for name, array in outputs.items())
+        self.outputs = tuple(_spec(name, array.dtype, array.shape, is_batch_fixed) for name, array in outputs.items())
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name. Raises InputError where the module fails on the feeds, whatever it raises."""
@@ -144,8 +148,16 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: A
         yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _spec(name: str, dtype: torch.dtype | np.dtype[Any], shape: Iterable[int]) -> TensorSpec:
-    return TensorSpec(name, str(dtype).removeprefix("torch."), ("batch", *tuple(shape)[1:]) if tuple(shape) else ())
+def _spec(
+    name: str,
+    dtype: torch.dtype | np.dtype[Any],
+    shape: Iterable[int],
+    is_batch_fixed: bool,  # noqa: FBT001 - private
+) -> TensorSpec:
+    sizes: tuple[int | str, ...] = tuple(shape)
+    if sizes and not is_batch_fixed:
+        sizes = ("batch", *sizes[1:])
+    return TensorSpec(name, str(dtype).removeprefix("torch."), sizes)
 
 
 def _to_tensor(array: Array) -> torch.Tensor:

@@ -1,0 +1,180 @@
+"""Exported programs: refused without trust, edited as what they are, and whatever folds computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoint_files as files
+import pytest
+import torch
+from checkpoint_files import IMAGE
+from cli_fixtures import CommandLine
+from torch import nn
+from torch.export import Dim, export
+from torch_modules import assert_close, run, shaken, verdicts
+
+import bnfold
+from bnfold.errors import UnsafeError
+
+
+def saved(module: nn.Module, folder: Path, x: torch.Tensor = IMAGE, *, is_dynamic: bool = True, **options: Any) -> Path:
+    """The module as a program of any number of samples, or of two."""
+    shapes = ({0: Dim("batch")},) if is_dynamic else None
+    path = folder / "net.pt2"
+    torch.export.save(export(module, (x,), dynamic_shapes=shapes, **options), path)
+    return path
+
+
+def test_a_program_is_refused_without_trust(bnfold: CommandLine, tmp_path: Path) -> None:
+    saved(files.net(), tmp_path)
+    for options in ([], ["--model", files.FACTORY]):
+        outcome = bnfold("convert", "net.pt2", *options)
+        assert outcome.code == 4
+        assert "--trust-code" in outcome.err
+        assert len(outcome.err.splitlines()) == 3
+
+
+def test_load_folded_takes_no_program(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeError):
+        bnfold.load_folded(files.Net(), saved(files.net(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[: len(content) // 2], lambda content: content.replace(b'"graph"', b'"grape"')],
+    ids=["cut", "a flipped word"],
+)
+def test_a_damaged_program_is_exit_3(bnfold: CommandLine, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = saved(files.net(), tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    outcome = bnfold("convert", "net.pt2", "--trust-code")
+    assert outcome.code == 3
+    assert len(outcome.err.splitlines()) <= 3
+
+
+def test_a_program_folds_keeps_its_shapes_open_and_loads(bnfold: CommandLine, tmp_path: Path) -> None:
+    path = saved(files.net(), tmp_path)
+    outcome = bnfold("convert", path.name, "--trust-code", "--verify")
+    assert outcome.code == 0
+    assert ": pt2, " in outcome.out
+    program = torch.export.load(tmp_path / "net.folded.pt2")
+    program.validate()  # type: ignore[no-untyped-call]  # torch has no types here
+    gone = ("bn.", "grouped_bn.", "dense_bn.")
+    assert not any(name.startswith(gone) for name in program.state_dict)
+    assert "conv.bias" in program.state_dict
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert sum("batch_norm" in target for target in targets) == 1  # the one behind an activation
+    for samples in (1, 5):
+        x = torch.randn(samples, 3, 8, 8, generator=torch.Generator().manual_seed(samples))
+        assert_close(run_program(program, x), run(files.net(), x))
+    assert bnfold("verify", "net.pt2", "net.folded.pt2", "--trust-code").code == 0
+    assert bnfold("inspect", "net.folded.pt2", "--trust-code", "--format", "json").out.count('"folded": 0') == 1
+
+
+def test_what_was_not_changed_keeps_its_name(tmp_path: Path) -> None:
+    path = saved(files.net(), tmp_path)
+    bnfold.convert(path, tmp_path / "folded.pt2", trust_code=True)
+    before, after = (
+        [node.name for node in torch.export.load(item).graph.nodes if node.op == "placeholder"]
+        for item in (path, tmp_path / "folded.pt2")
+    )
+    assert set(after) - set(before) == {"p_conv_bias"}
+    assert [name for name in before if name in after] == [name for name in after if name in before]
+
+
+def run_program(program: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        result: torch.Tensor = program.module()(x)
+    return result
+
+
+class Wired(nn.Module):
+    """A conv, a batch norm and another conv, wired by a function."""
+
+    def __init__(self, wire: Callable[[Any, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.bn, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)
+        self.wire = wire
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.wire(self, x)
+
+
+def written_in_place(net: Any, x: torch.Tensor) -> torch.Tensor:
+    u = torch.relu(x)
+    z = net.bn(u)
+    u.clamp_(max=1e6)
+    return net.last(z)  # type: ignore[no-any-return]
+
+
+def twice(net: Any, x: torch.Tensor) -> torch.Tensor:
+    return net.bn(net.conv(net.conv(x)))  # type: ignore[no-any-return]
+
+
+WIRES: dict[str, tuple[Callable[[Any, torch.Tensor], Any], str]] = {
+    "a conv": (lambda net, x: net.bn(net.conv(x)), "conv"),
+    "a relu in place behind it": (lambda net, x: net.last(net.bn(net.conv(x)).relu_()), "conv"),
+    "a conv below": (lambda net, x: net.last(net.bn(torch.relu(x))), "last"),
+    "a conv called twice": (twice, "weight-shared"),
+    "the conv's output too": (lambda net, x: (net.bn(y := net.conv(x)), y), "model-output"),
+    "an activation between": (lambda net, x: net.bn(torch.relu(net.conv(x))), "no-linear-layer"),
+    "its input is written": (written_in_place, "fan-out"),
+    "its own weight is read": (lambda net, x: net.bn(net.conv(x)) + net.bn.weight.sum(), "conv"),
+    "the conv's weight is read": (lambda net, x: net.bn(net.conv(x)) + net.conv.weight.sum(), "weight-shared"),
+    "statistics of the batch": (
+        lambda net, x: nn.functional.batch_norm(net.conv(x), None, None, training=True),
+        "no-running-stats",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wire", "verdict"), WIRES.values(), ids=WIRES)
+def test_verdicts(tmp_path: Path, wire: Callable[[Any, torch.Tensor], Any], verdict: str) -> None:
+    net = Wired(wire)
+    result = bnfold.fold(saved(net, tmp_path, is_dynamic=False), trust_code=True)
+    assert list(verdicts(result.plan).values()) == [verdict]
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(9))
+    with torch.inference_mode():
+        expected, actual = net(x), result.model.module()(x)
+    for after, before in zip(
+        torch.utils._pytree.tree_leaves(actual), torch.utils._pytree.tree_leaves(expected), strict=True
+    ):
+        assert_close(after, before)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch warns of what it does itself
+def test_a_program_of_core_operators_folds(tmp_path: Path) -> None:
+    """Decomposed, a batch norm gives three values, and a convolution is one of any kind."""
+    program = export(files.net(), (IMAGE,), dynamic_shapes=({0: Dim("batch")},)).run_decompositions()
+    torch.export.save(program, tmp_path / "core.pt2")
+    result = bnfold.fold(tmp_path / "core.pt2", trust_code=True)
+    folded = {name for name, verdict in verdicts(result.plan).items() if "-" not in verdict}
+    assert {"bn", "grouped_bn"} <= folded
+    assert_close(run_program(result.model, IMAGE), run(files.net(), IMAGE))
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(5))
+    path = saved(files.tied(), tmp_path, x)
+    result = bnfold.fold(path, trust_code=True)
+    assert verdicts(result.plan) == {"a_bn": "weight-shared", "b_bn": "weight-shared", "c_bn": "c"}
+    assert_close(run_program(result.model, x), run(files.tied(), x))
+
+
+def test_half_precision_stays(tmp_path: Path) -> None:
+    module = files.net().half()
+    result = bnfold.fold(saved(module, tmp_path, IMAGE.half()), trust_code=True)
+    assert {tensor.dtype for name, tensor in result.model.state_dict.items() if "tracked" not in name} == {
+        torch.float16
+    }
+    assert_close(run_program(result.model, IMAGE.half()), run(module, IMAGE.half()))
+
+
+def test_a_program_of_one_number_of_samples_is_verified_with_that_many(tmp_path: Path) -> None:
+    path, folded = saved(files.net(), tmp_path, is_dynamic=False), tmp_path / "folded.pt2"
+    bnfold.convert(path, folded, trust_code=True)
+    report = bnfold.verify(path, folded, trust_code=True, samples=3)
+    assert (report.passed, report.data.samples) == (True, 3)
