@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,11 @@ COMPUTED = "%"
 """What the ids of computed values begin with; those of stored tensors are their names."""
 
 
+def is_stored(value: str | None) -> bool:
+    """Whether a value id is the name of a stored tensor."""
+    return value is not None and not value.startswith(COMPUTED)
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One ATen call: its arguments by name, tensors replaced by value ids, and the module that ran it."""
@@ -37,6 +43,8 @@ class Call:
     """Those of the outputs that are written in place."""
     is_observation: bool = False
     """Whether this is no ATen call, but something that the recorder noticed between the calls."""
+    function: OpOverload | None = None
+    """What was called; None for an observation."""
 
     def value(self, name: str) -> str | None:
         """The value id of a tensor argument; None where it is absent."""
@@ -49,6 +57,14 @@ class Ref:
     """A tensor among a call's arguments."""
 
     id: str
+
+
+@dataclass(frozen=True)
+class ModuleRun:
+    """One run of a module: the values that went in, by position or keyword, and those that came out."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -72,8 +88,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
         self.storages: dict[str, int] = {}
         """By value id, a number that values share exactly where they share memory."""
+        self.known: dict[str, torch.Tensor] = {}
+        """Copies of what was computed from stored tensors alone, as far as it is one number a channel."""
+        self.runs: defaultdict[str, list[ModuleRun]] = defaultdict(list)
+        """The runs of the modules that the caller's hooks watch, by path."""
         self.module = ""
         """The path of the module that is running; kept by the caller's hooks."""
         self._tracked: dict[int, _Tracked] = {}
@@ -81,6 +102,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self._writers: dict[int, str] = {}
         self._names = 0
         self._known_storages: dict[int, StorageWeakRef] = {}
+        self._derived = set(stored)
         for name, tensor in stored.items():
             self._track(tensor, name)
 
@@ -96,7 +118,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         schema = func._schema  # noqa: SLF001 - where torch keeps names, defaults and what is written
         written = [bound[argument.name] for argument in schema.arguments if argument.is_write]
         outputs, changed = self._outputs(written, result)
-        self.calls.append(Call(schema.name.removeprefix("aten::"), self.module, arguments, inputs, outputs, changed))
+        name = schema.name.removeprefix("aten::")
+        self.calls.append(Call(name, self.module, arguments, inputs, outputs, changed, function=func))
+        if inputs and self._derived.issuperset(inputs):
+            self._derived.update(outputs)
+            self._keep(outputs, result)
         return result
 
     def id_of(self, tensor: torch.Tensor) -> str:
@@ -113,6 +139,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self.calls.append(Call("view of a changed tensor", self.module, {}, sources, (fresh,), is_observation=True))
         return fresh
 
+    def add_run(self, path: str, inputs: tuple[str, ...], outputs: Iterable[torch.Tensor]) -> None:
+        """Note that the module at ``path`` ran, and what it was given and returned."""
+        self.runs[path].append(ModuleRun(inputs, tuple(map(self.id_of, outputs))))
+
     def add_reader(self, what: str, tensors: Iterable[torch.Tensor]) -> None:
         """Note that something outside ATen reads ``tensors`` as they are now."""
         self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), (), is_observation=True))
@@ -123,6 +153,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             return []
         gc.collect()  # what only a circle of references holds is not held; looking for circles takes its time
         return self._held(besides)
+
+    def _keep(self, outputs: Collection[str], result: object) -> None:
+        """Copy what has at most one axis: activations are neither few nor small, but parameters of channels are."""
+        for tensor in _tensors([result]):
+            value = self.id_of(tensor)
+            if value in outputs and tensor.layout is torch.strided and tensor.numel() == max(tensor.shape, default=1):
+                self.known[value] = tensor.detach().clone()
 
     def _held(self, besides: Collection[str]) -> list[torch.Tensor]:
         held = [tracked.tensor() for tracked in self._tracked.values() if tracked.id.startswith(COMPUTED)]
@@ -147,7 +184,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             name = f"{COMPUTED}{self._names}"
         storage = self._storage(tensor)
         self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, storage, self._versions.get(storage, 0))
-        self.shapes[name], self.storages[name] = tuple(tensor.shape), storage
+        self.shapes[name], self.dtypes[name], self.storages[name] = tuple(tensor.shape), tensor.dtype, storage
         return name
 
     def _storage(self, tensor: torch.Tensor) -> int:

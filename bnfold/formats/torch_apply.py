@@ -10,58 +10,78 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bnfold.core.graph import GraphView, OpKind
+from bnfold.core.graph import OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
 from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
 from bnfold.formats.torch_capture import Capture
 from bnfold.formats.torch_running import structural_copy
-from bnfold.formats.torch_structure import Structure, become_identity
+from bnfold.formats.torch_structure import Structure, remove
 
 
 def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool) -> tuple[nn.Module, Structure]:
     """A folded copy of ``module``; with ``share``, untouched tensors are those of the original."""
-    result = structural_copy(module, share_buffers=True)
+    remains = [captured.remains[fold.bn.index] for fold in plan.folds]
+    replaced = {name: values for remain in remains for name, values in remain.neutral.items()}
+    gained: dict[str, nn.Parameter] = {}
+    for edit in plan.edits:
+        for name, array in _rewritten(captured, edit).items():
+            if name in captured.stored:
+                replaced[name] = _as_tensor(array, _stored(module, name))
+            else:
+                gained[name] = _new_bias(array, module.get_submodule(name.rpartition(".")[0]))
+    instead = {id(old := _stored(module, name)): _like(new, old) for name, new in replaced.items()}
+    result = structural_copy(module, share_buffers=True, instead=instead)
     if not share:
         result = copy.deepcopy(result)
-    gained = [path for edit in plan.edits if (path := _rewrite(result, captured, edit))]
-    paths = [captured.owners[fold.bn.index] for fold in plan.folds]
-    for path in paths:
-        become_identity(result.get_submodule(path))
-    return result, Structure(tuple(paths), tuple(gained))
+    for name, bias in gained.items():
+        result.get_submodule(name.rpartition(".")[0]).bias = bias
+    gone = tuple(remain.module for remain in remains if remain.calls)
+    for path in gone:
+        remove(result.get_submodule(path))
+    return result, Structure(gone, tuple(name.rpartition(".")[0] for name in gained))
 
 
-def _rewrite(root: nn.Module, captured: Capture, edit: Edit) -> str:
-    """Give a layer, or a batch norm that stays, its folded weight and bias; its path, if it gained a bias."""
-    path = captured.owners[edit.node.index]
-    layer = root.get_submodule(path)
-    if edit.node.kind is OpKind.BATCH_NORM:
-        scale, shift = scale_and_shift(captured.view, edit.node, edit.steps)
-        layer.weight, layer.bias = _parameter(scale, layer.weight), _parameter(shift, layer.bias)
-        return ""
-    weight, bias = _folded_arrays(captured.view, edit)
-    layer.weight = _parameter(weight, layer.weight)
-    if bias is None:
-        return ""
-    gains_bias = layer.bias is None
-    layer.bias = _parameter(bias, layer.weight if gains_bias else layer.bias)
-    return path if gains_bias else ""
+def _rewritten(captured: Capture, edit: Edit) -> dict[str, NDArray[Any]]:
+    """By name, the new values of a layer's tensors, or of those of a batch norm that stays."""
+    view, node = captured.view, edit.node
+    if node.kind is OpKind.BATCH_NORM:
+        names = [str(name) for name in node.inputs[1:3]]
+        return dict(zip(names, scale_and_shift(view, node, edit.steps), strict=True))
+    weight, bias, traits = layer_constants(view, node)
+    kernel = kernel_of(view, node).after(edit.steps)
+    new_weight, new_bias = kernel.stored(weight.dtype, bias.dtype if bias else weight.dtype)
+    if new_bias is None or not (bias or traits.gains_bias):
+        return {weight.tensor: new_weight}
+    return {weight.tensor: new_weight, bias.tensor if bias else f"{captured.owners[node.index]}.bias": new_bias}
 
 
-def _folded_arrays(view: GraphView, edit: Edit) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    weight, bias, _ = layer_constants(view, edit.node)
-    kernel = kernel_of(view, edit.node).after(edit.steps)
-    return kernel.stored(weight.dtype, bias.dtype if bias else weight.dtype)
+def _stored(module: nn.Module, name: str) -> torch.Tensor:
+    """A parameter or buffer by name."""
+    path, _, attribute = name.rpartition(".")
+    tensor = getattr(module.get_submodule(path), attribute)
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
+    return tensor
 
 
-def _parameter(values: NDArray[Any], like: torch.Tensor | nn.Module) -> nn.Parameter:
-    """A parameter with these values (bfloat16 as uint16 bits), and the dtype, device and order of axes of ``like``."""
-    if not isinstance(like, torch.Tensor):
-        raise TypeError(f"a layer's parameter is a {type(like).__name__}")
+def _new_bias(array: NDArray[Any], layer: nn.Module) -> nn.Parameter:
+    """The bias of a layer that had none, as trainable as its weight."""
+    weight = layer.weight
+    if not isinstance(weight, torch.Tensor):
+        raise TypeError(f"{type(layer).__name__} has no weight")
+    return nn.Parameter(_as_tensor(array, weight).to(weight.device), requires_grad=weight.requires_grad)
+
+
+def _as_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+    """The values as a tensor; those of bfloat16 come as uint16 bits."""
     if like.dtype is torch.bfloat16:
-        tensor = torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
-    else:
-        tensor = torch.from_numpy(values)
-    if like.dim() == tensor.dim():
-        tensor = torch.empty_like(like, requires_grad=False).copy_(tensor)
-    return nn.Parameter(tensor.to(like.device), requires_grad=like.requires_grad)
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _like(values: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """A parameter, or a buffer, with these values and the dtype, device and order of axes of ``old``."""
+    tensor = torch.empty_like(old, requires_grad=False).copy_(values) if old.dim() == values.dim() else values
+    tensor = tensor.to(old.device)
+    return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor

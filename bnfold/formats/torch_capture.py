@@ -14,31 +14,36 @@ from functools import partial
 import torch
 from torch import nn
 
-from bnfold.core.graph import GraphView, Lock
-from bnfold.core.reason import Reason
+from bnfold.core.graph import GraphView
 from bnfold.formats._aten import Recorder
+from bnfold.formats.torch_classes import (
+    OWN_FORWARD,
+    BatchNorm,
+    forward_of,
+    has_post_hooks,
+    has_pre_hooks,
+    is_frozen,
+    is_hooked,
+)
+from bnfold.formats.torch_recording import Recording, StoredTensors
+from bnfold.formats.torch_remains import Remains
 from bnfold.formats.torch_running import Inputs, output_tensors, run, structural_copy
 from bnfold.formats.torch_translation import Translation
-
-OWN_FORWARD = tuple(
-    cls.forward
-    for cls in (
-        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear),
-        *(nn.modules.batchnorm._BatchNorm, nn.SyncBatchNorm),  # noqa: SLF001 - the one forward of all batch norms
-    )
-)
-"""The forward methods that are known to do one linear layer or batch norm, and nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """A view of a module; by node index the path of the module behind a layer or batch norm; the run's outputs.
+    """A view of a module, and the run's outputs.
 
+    By node index, ``owners`` are the paths of the modules behind layers and batch norms, and ``remains`` says what the
+    latter leave behind when they fold. ``stored`` are the names of the parameters and buffers that there are.
     ``operators`` are the calls that ran; the view has more nodes, for readers outside of ATen.
     """
 
     view: GraphView
     owners: Mapping[int, str]
+    remains: Mapping[int, Remains]
+    stored: frozenset[str]
     outputs: tuple[torch.Tensor, ...]
     operators: int
     notes: tuple[str, ...]
@@ -50,55 +55,37 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     if module.training:
         scratch.eval()
     stored = _stored_tensors(scratch)
+    hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
     recorder = Recorder({names[0]: tensor for names, tensor in stored})
-    locks = {path: lock for path, part in scratch.named_modules() if (lock := _own_code(part))}
     with _running_paths(scratch, recorder):
         outputs = run(scratch, inputs, recorder)
     tensors = output_tensors(outputs)
     output_ids = frozenset(map(recorder.id_of, tensors))
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=output_ids))
-    translation = Translation(scratch, recorder, stored, locks, output_ids)
+    translation = Translation(Recording(scratch, recorder, stored, output_ids, hooked))
     translation.add_calls()
     values = translation.values()
     view = GraphView(tuple(translation.nodes), values.get, output_ids, lambda: recorder.shapes)
     operators = sum(not call.is_observation for call in recorder.calls)
     kept = tuple(tensor.clone() for tensor in tensors)
-    return Capture(view, translation.owners, kept, operators, translation.notes())
+    return Capture(
+        view,
+        translation.owners,
+        translation.remains,
+        frozenset(names[0] for names, _ in stored),
+        kept,
+        operators,
+        translation.notes(),
+    )
 
 
-def _stored_tensors(module: nn.Module) -> list[tuple[list[str], torch.Tensor]]:
+def _stored_tensors(module: nn.Module) -> StoredTensors:
     """Each parameter and buffer once, with all of its names."""
     names: dict[int, tuple[list[str], torch.Tensor]] = {}
     parameters = module.named_parameters(remove_duplicate=False)
     for name, tensor in (*parameters, *module.named_buffers(remove_duplicate=False)):
         names.setdefault(id(tensor), ([], tensor))[0].append(name)
     return list(names.values())
-
-
-def _own_code(module: nn.Module) -> Lock | None:
-    """Whether code that bnfold does not know runs with a module: hooks, or a forward of the user's."""
-    if _pre_hooks(module) or _post_hooks(module):
-        return Lock(Reason.HOOKED, "it has forward hooks")
-    own_call = type(module).__call__ is not nn.Module.__call__
-    if own_call or "forward" in vars(module) or _forward_of(module) not in OWN_FORWARD:
-        return Lock(Reason.HOOKED, f"{type(module).__name__} has a forward method of its own")
-    return None
-
-
-def _forward_of(module: nn.Module) -> object:
-    """The forward method of a module's class; None where it has none that can be told, as in TorchScript."""
-    return getattr(type(module), "forward", None)
-
-
-def _pre_hooks(module: nn.Module) -> bool:
-    """Whether hooks of the user's see what goes into ``module``."""
-    # Here and below: torch offers no public way to ask.
-    return bool(module._forward_pre_hooks or nn.modules.module._global_forward_pre_hooks)  # noqa: SLF001 - as said
-
-
-def _post_hooks(module: nn.Module) -> bool:
-    """Whether hooks of the user's see what goes into ``module`` and what comes out of it."""
-    return bool(module._forward_hooks or nn.modules.module._global_forward_hooks)  # noqa: SLF001 - as said
 
 
 @contextmanager
@@ -108,25 +95,37 @@ def _running_paths(scratch: nn.Module, recorder: Recorder) -> Iterator[None]:
     A hook of the user's on a block may see what goes in and what comes out, which makes it a reader of these values.
     (Layers and batch norms with hooks are locked as a whole.)
     """
-    stack = [""]
+    stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    """The path of each running module, and what it was given, as far as that is wanted."""
+    watched = _watched(scratch)
 
     def enter(path: str, observed: bool, _module: nn.Module, *given: object) -> None:  # noqa: FBT001 - bound by partial
-        stack.append(path)
         recorder.module = path
         if observed:
             recorder.add_reader("forward hook", output_tensors(given))
+        stack.append((path, tuple(map(recorder.id_of, output_tensors(given))) if path in watched else ()))
 
     def leave(observed: bool, _module: nn.Module, *seen: object) -> None:  # noqa: FBT001 - as above
         if observed:
             recorder.add_reader("forward hook", output_tensors(seen))
-        stack.pop()
-        recorder.module = stack[-1]
+        path, given = stack.pop()
+        if path in watched:
+            recorder.add_run(path, given, output_tensors(seen[-1]))
+        recorder.module = stack[-1][0]
 
     for path, part in scratch.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             continue  # takes no hooks; what runs in it counts as its caller's
-        is_block = _forward_of(part) not in OWN_FORWARD
-        observes_inputs, observes_all = is_block and _pre_hooks(part), is_block and _post_hooks(part)
+        is_block = forward_of(part) not in OWN_FORWARD
+        observes_inputs, observes_all = is_block and has_pre_hooks(part), is_block and has_post_hooks(part)
         part.register_forward_pre_hook(partial(enter, path, observes_inputs), prepend=True, with_kwargs=True)
         part.register_forward_hook(partial(leave, observes_all), with_kwargs=True, always_call=True)
     yield
+
+
+def _watched(scratch: nn.Module) -> set[str]:
+    """The paths of modules that are batch norms of their own kind, and of what they may run behind the norm."""
+    kinds = [(path, part) for path, part in scratch.named_modules() if forward_of(part) not in OWN_FORWARD]
+    norms = [(path, part) for path, part in kinds if isinstance(part, BatchNorm) or is_frozen(part)]
+    children = {f"{path}.{name}".removeprefix(".") for path, part in norms for name, _ in part.named_children()}
+    return {path for path, _ in norms} | children

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from bnfold.formats._aten import Call, Recorder
+from bnfold.formats._aten import Recorder
 
 
 class SharedMemory:
     """A batch norm that becomes an Identity returns its input itself; a write to the one then shows in the other.
 
-    Storages are compared, not the parts of them that views show.
+    Storages are compared, not the parts of them that views show. ``batch_norms``: the values before and behind each.
     """
 
-    def __init__(self, recorder: Recorder, batch_norms: Iterable[Call], outputs: Collection[str]) -> None:
+    def __init__(self, recorder: Recorder, batch_norms: Iterable[tuple[str, str]], outputs: Collection[str]) -> None:
         self._storages = recorder.storages
         self._outputs_of = [call.outputs for call in recorder.calls]
         self._uses = [(self._places(call.inputs), self._places(call.written)) for call in recorder.calls]
@@ -23,8 +23,8 @@ class SharedMemory:
         self._uses.append((self._places(lasting), set()))  # what was there before the run, or is there after it
         self._merged: dict[int, set[int]] = {}
         """By storage: all that would be one with it if every batch norm became an Identity."""
-        for call in batch_norms:
-            ends = self._places((call.value("input") or "", call.outputs[0]))
+        for pair in batch_norms:
+            ends = self._places(pair)
             one = ends.union(*(self._merged.get(end, set()) for end in ends))
             self._merged |= dict.fromkeys(one, one)
 

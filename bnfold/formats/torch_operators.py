@@ -7,11 +7,11 @@ Operator and argument names are those of ATen's native_functions.yaml. Rows for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bnfold.core.graph import OpKind
 from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits
-from bnfold.formats._aten import Call
+from bnfold.formats._aten import Call, is_stored
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,33 @@ def _linear(call: Call, _shapes: Shapes) -> Meaning:
     return Meaning(OpKind.LINEAR, _layer_inputs(call), LayerTraits(channel_axis=-1, input_axis=-1))
 
 
+def _matrix_product(call: Call, shapes: Shapes) -> Meaning:
+    """matmul, mm: a layer where the second factor is a stored matrix (I, O); nothing adds a bias to it."""
+    data, weight = call.value("self"), call.value("other") or call.value("mat2")
+    if not is_stored(weight) or len(shapes[weight or ""]) != 2 or len(shapes[data or ""]) < 2:  # noqa: PLR2004 - matrix
+        return opaque(call)
+    return Meaning(OpKind.LINEAR, (data, weight, None), MATRIX)
+
+
+def _added_product(call: Call, shapes: Shapes) -> Meaning:
+    """addmm: bias + x · weight, a layer where both are stored and no factors are given."""
+    bias, data, weight = (call.value(name) for name in ("self", "mat1", "mat2"))
+    is_plain = call.arguments["alpha"] == call.arguments["beta"] == 1
+    if not (is_plain and is_stored(weight) and is_stored(bias)) or len(shapes[bias or ""]) != 1:
+        return opaque(call)
+    return Meaning(OpKind.LINEAR, (data, weight, bias), MATRIX)
+
+
+def without_new_bias(meaning: Meaning) -> Meaning:
+    """A layer whose caller gives it no bias where it has none."""
+    if not isinstance(meaning.traits, LayerTraits):
+        raise TypeError("only a layer has a bias")
+    return replace(meaning, traits=replace(meaning.traits, gains_bias=False))
+
+
+MATRIX = LayerTraits(inputs_first=True, channel_axis=-1, input_axis=-1, gains_bias=False)
+
+
 def _layer_inputs(call: Call) -> tuple[str | None, ...]:
     return (call.value("input"), call.value("weight"), call.value("bias"))
 
@@ -101,13 +128,16 @@ def _shape_only(call: Call, _shapes: Shapes) -> Meaning:
     return Meaning(OpKind.SHAPE, call.inputs)
 
 
+BATCH_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
 
 ROWS: dict[str, Row] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
     "linear": _linear,
-    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    **dict.fromkeys(("matmul", "mm"), _matrix_product),
+    "addmm": _added_product,
+    **dict.fromkeys(BATCH_NORMS, _batch_norm),
     **dict.fromkeys(("alias", "clone", "contiguous", "detach", "lift_fresh"), _passes_through),
     **dict.fromkeys(DROPOUTS, _dropout),
     **dict.fromkeys((f"{name}_" for name in DROPOUTS), _dropout),

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bnfold.errors import InputError, UsageError
 from bnfold.formats.torch_trusted import first_line
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
 
 Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 """Positional or keyword inputs of a module."""
@@ -18,8 +24,17 @@ NOBODY: AbstractContextManager[None] = nullcontext()
 """Records nothing."""
 
 
-def structural_copy(module: nn.Module, *, share_buffers: bool) -> nn.Module:
-    """A copy of the module tree that shares its parameters, and its buffers too if asked; InputError if impossible."""
+NOTHING: Mapping[int, torch.Tensor] = {}
+"""No tensor is replaced."""
+
+
+def structural_copy(
+    module: nn.Module, *, share_buffers: bool, instead: Mapping[int, torch.Tensor] = NOTHING
+) -> nn.Module:
+    """A copy of the module tree that shares its parameters, and its buffers too if asked; InputError if impossible.
+
+    ``instead``: by ``id`` of a parameter or buffer, what stands in the copy wherever somebody holds that tensor.
+    """
     lazy = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
     if any(isinstance(tensor, lazy) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(
@@ -29,7 +44,7 @@ def structural_copy(module: nn.Module, *, share_buffers: bool) -> nn.Module:
     shared = [*module.parameters(), *(module.buffers() if share_buffers else ())]
     plain = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
     try:
-        return copy.deepcopy(module, {id(tensor): tensor for tensor in (*shared, *plain)})
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in (*shared, *plain)} | dict(instead))
     except Exception as error:  # the module's attributes are the user's, and may refuse to be copied in any way
         raise InputError(
             f"the module cannot be copied: {first_line(error)}",
@@ -39,10 +54,10 @@ def structural_copy(module: nn.Module, *, share_buffers: bool) -> nn.Module:
 
 
 def run(module: nn.Module, inputs: Inputs, recorder: AbstractContextManager[object] = NOBODY) -> object:
-    """One run in inference mode; the random state is afterwards as before. UsageError where the module fails."""
+    """One run in inference mode; parameters and random state are afterwards as before. UsageError where it fails."""
     own: Inputs = tree_map(_copied, inputs)
     try:
-        with torch.inference_mode(), torch.random.fork_rng(), recorder:
+        with torch.inference_mode(), torch.random.fork_rng(), WritesUndone(module.parameters()), recorder:
             return module(**own) if isinstance(own, dict) else module(*own)
     except Exception as error:
         raise UsageError(
@@ -69,3 +84,36 @@ def output_tensors(outputs: object) -> list[torch.Tensor]:
             seen[id(leaf)] = leaf  # an object may hold itself
             pending = [*tree_leaves(dict(vars(leaf))), *pending]
     return tensors
+
+
+class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
+    """Parameters that a run writes to, which a copy shares with the module that was given, get their values back."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._parameters = {_storage(parameter): parameter for parameter in parameters}
+        self._before: dict[int, torch.Tensor] = {}
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        del types
+        if func._schema.is_mutable:  # noqa: SLF001 - where torch says what is written
+            for leaf in tree_leaves((args, kwargs)):
+                place = _storage(leaf) if isinstance(leaf, torch.Tensor) else None
+                if place in self._parameters and place not in self._before:
+                    self._before[place] = self._parameters[place].detach().clone()
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
+        for place, values in self._before.items():
+            self._parameters[place].detach().copy_(values)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """A number that tensors share while they share memory; those without memory are on their own."""
+    try:
+        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
+    except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
+        return id(tensor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from bnfold.errors import InputError
+from bnfold.formats.torch_classes import BatchNorm, is_frozen
 
 WRAPPERS = frozenset({"module", "_orig_mod"})
 """The attributes under which DataParallel and torch.compile hold what they wrap."""
@@ -16,7 +18,10 @@ WRAPPERS = frozenset({"module", "_orig_mod"})
 
 @dataclass(frozen=True)
 class Structure:
-    """How a folded module differs from a fresh one: batch norms that became Identity, layers that gained a bias."""
+    """How a folded module differs from a fresh one: batch norms that are gone, layers that gained a bias.
+
+    Where a batch norm was an Identity stands, or a Sequential of what it ran itself behind the normalisation.
+    """
 
     identities: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
@@ -54,7 +59,7 @@ class Structure:
         """Give ``module`` this structure, in place; InputError where it has other parts."""
         try:
             for path in self.identities:
-                become_identity(_batch_norm(module, path))
+                remove(_batch_norm(module, path))
             for path in self.biases:
                 layer = module.get_submodule(path)
                 layer.bias = nn.Parameter(_no_bias_yet(layer))
@@ -71,22 +76,24 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def become_identity(bn: nn.Module) -> None:
-    """Turn a batch norm into ``nn.Identity``, in place.
+def remove(bn: nn.Module) -> None:
+    """Turn a batch norm into ``nn.Identity`` or, where it has children, into their ``nn.Sequential``, in place.
 
     In place, and not by another module under its name: whoever holds it (a list, an attribute, a second name) finds
-    the Identity too.
+    what has become of it too.
     """
-    identity = nn.Identity().train(bn.training)
+    children = OrderedDict(bn.named_children())
+    rest = nn.Sequential(children) if children else nn.Identity()
+    rest.training = bn.training
     vars(bn).clear()
-    vars(bn).update(vars(identity))
-    bn.__class__ = nn.Identity
+    vars(bn).update(vars(rest))
+    bn.__class__ = type(rest)
 
 
 def _batch_norm(module: nn.Module, path: str) -> nn.Module:
-    """The batch norm at ``path``, or the Identity that it has become under another name."""
+    """The batch norm at ``path``, or what it has become under another name."""
     part = module.get_submodule(path)
-    if not isinstance(part, nn.modules.batchnorm._BatchNorm | nn.Identity):  # noqa: SLF001 - the common base
+    if not (isinstance(part, BatchNorm | nn.Identity | nn.Sequential) or is_frozen(part)):
         raise TypeError(f"{path!r} is a {type(part).__name__}, not a batch norm")
     return part
 

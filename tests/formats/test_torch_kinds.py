@@ -36,28 +36,6 @@ class Training(nn.BatchNorm2d):
         return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=True)
 
 
-class Frozen(nn.Module):
-    """torchvision's FrozenBatchNorm2d: buffers, and arithmetic instead of the operator."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, torch.rand(features) + 0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight, bias, mean, variance = (buffer.view(1, -1, 1, 1) for buffer in self.buffers())
-        scale = weight * (variance + 1e-5).rsqrt()
-        return x * scale + (bias - mean * scale)
-
-
-class FrozenByOperator(Frozen):
-    """The same by F.batch_norm."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight, bias, mean, variance = self.buffers()
-        return functional.batch_norm(x, mean, variance, weight, bias)
-
-
 def pruned(*, for_good: bool) -> nn.Module:
     conv = nn.Conv2d(3, 4, 3)
     prune.l1_unstructured(conv, "weight", 0.5)  # type: ignore[no-untyped-call]
@@ -84,7 +62,6 @@ def beyond_half() -> nn.Module:
     ("make", "slug"),
     [
         pytest.param(lambda: net(bn=Training(4)), "training-mode", id="F.batch_norm(training=True)"),
-        pytest.param(lambda: net(bn=FrozenByOperator(4)), "hooked", id="frozen, by the operator"),
         pytest.param(lambda: net(conv=pruned(for_good=False)), "weight-not-constant", id="pruning"),
         pytest.param(lambda: with_parameter("running_mean", float("nan")), "non-finite-parameters", id="NaN in μ"),
         pytest.param(lambda: with_parameter("weight", float("inf")), "non-finite-parameters", id="Inf in γ"),
@@ -98,11 +75,6 @@ def test_kept(make: Callable[[], nn.Module], slug: str) -> None:
     result = fold(module, x)
     assert list(verdicts(result.plan).values()) == [slug]
     assert torch.equal(run(result.model, x).nan_to_num(), run(module, x).nan_to_num())
-
-
-def test_a_frozen_batch_norm_of_arithmetic_is_not_counted_and_stays_right() -> None:
-    result = judged_fold(net(bn=Frozen(4)), IMAGE)
-    assert len(result.plan) == 0
 
 
 def quantised() -> nn.Module:

@@ -1,0 +1,63 @@
+"""What is known of a module by its class: whether its forward method is torch's own, and whether hooks look at it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bnfold.core.graph import Lock
+from bnfold.core.reason import Reason
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of all batch norms has no public name
+OWN_FORWARD = tuple(cls.forward for cls in (*LAYERS, BatchNorm, nn.SyncBatchNorm))
+"""The forward methods that are known to do one linear layer or batch norm, and nothing else."""
+
+
+def forward_of(module: nn.Module) -> object:
+    """The forward method of a module's class; None where it has none that can be told, as in TorchScript."""
+    return getattr(type(module), "forward", None)
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether a module is one linear layer or one batch norm, and runs no code but torch's."""
+    return forward_of(module) in OWN_FORWARD and not is_wrapped(module)
+
+
+def is_wrapped(module: nn.Module) -> bool:
+    """Whether something else than the forward method of its class, or more, runs when a module is called."""
+    return type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module)
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether a module of another kind holds running statistics, and nothing that could be trained: no parts either."""
+    buffers = {name for name, _ in module.named_buffers()}
+    has_parts = any(True for _ in (*module.children(), *module.parameters()))
+    return not has_parts and buffers >= {"running_mean", "running_var"} and not isinstance(module, BatchNorm)
+
+
+def has_pre_hooks(module: nn.Module) -> bool:
+    """Whether hooks of the user's see what goes into ``module``."""
+    # Here and below: torch offers no public way to ask.
+    return bool(module._forward_pre_hooks or nn.modules.module._global_forward_pre_hooks)  # noqa: SLF001 - as said
+
+
+def has_post_hooks(module: nn.Module) -> bool:
+    """Whether hooks of the user's see what goes into ``module`` and what comes out of it."""
+    return bool(module._forward_hooks or nn.modules.module._global_forward_hooks)  # noqa: SLF001 - as said
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether hooks of the user's see ``module`` run."""
+    return has_pre_hooks(module) or has_post_hooks(module)
+
+
+def layer_lock(module: nn.Module, *, hooked: bool) -> Lock | None:
+    """Why a module's tensors may not be rewritten: code that bnfold does not know runs with its one linear layer."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return Lock(Reason.HOOKED, "it runs in TorchScript")
+    if forward_of(module) in OWN_FORWARD and hooked:
+        return Lock(Reason.HOOKED, "it has forward hooks")
+    if isinstance(module, LAYERS) and not is_known(module):
+        return Lock(Reason.HOOKED, f"{type(module).__name__} has a forward method of its own")
+    return None
