@@ -48,6 +48,8 @@ class Fold:
     edits: tuple[Edit, ...]
     crossed: tuple[Node, ...] = ()
     leaving: tuple[Leaving, ...] = ()
+    stays: str = ""
+    """Why it is run all the same, as one that changes nothing; empty where it is not."""
 
     @property
     def removed(self) -> tuple[Node, ...]:
@@ -84,8 +86,8 @@ class Fold:
     def warnings(self) -> tuple[str, ...]:
         """What a careful user should know, though the fold is exact."""
         neutralised = Reason.NEUTRALISED_NOT_REMOVED
-        stays = (f"{neutralised.code} {neutralised.slug}: {self.bn.stays}",) if self.bn.stays else ()
-        return (*stays, *self._numbers())
+        why = self.stays or self.bn.stays
+        return (*((f"{neutralised.code} {neutralised.slug}: {why}",) if why else ()), *self._numbers())
 
     def _numbers(self) -> tuple[str, ...]:
         """The channels whose scale is far from 1, as a warning."""

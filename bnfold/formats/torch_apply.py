@@ -21,8 +21,10 @@ from bnfold.formats.torch_structure import Structure, remove
 
 def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool) -> tuple[nn.Module, Structure]:
     """A folded copy of ``module``; with ``share``, untouched tensors are those of the original."""
-    remains = [captured.remains[fold.bn.index] for fold in plan.folds]
+    silenced = [str(name) for fold in plan.folds if fold.leaving for name in fold.bn.inputs[1:3]]
+    remains = [captured.remains[fold.bn.index] for fold in plan.folds if not fold.leaving]
     replaced = {name: values for remain in remains for name, values in remain.neutral.items()}
+    replaced |= {name: torch.zeros_like(_stored(module, name)) for name in silenced}
     gained: dict[str, nn.Parameter] = {}
     for edit in plan.edits:
         for name, array in _rewritten(captured, edit).items():

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from bnfold.core.graph import GraphView
+from bnfold.core.graph import GraphView, Sums
 from bnfold.formats._aten import Recorder
 from bnfold.formats.torch_classes import (
     OWN_FORWARD,
@@ -65,7 +65,9 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     translation = Translation(Recording(scratch, recorder, stored, output_ids, hooked))
     translation.add_calls()
     values = translation.values()
-    view = GraphView(tuple(translation.nodes), values.get, output_ids, lambda: recorder.shapes)
+    view = GraphView(
+        tuple(translation.nodes), values.get, output_ids, lambda: recorder.shapes, sums=Sums.DROP_BATCH_NORMS
+    )
     operators = sum(not call.is_observation for call in recorder.calls)
     kept = tuple(tensor.clone() for tensor in tensors)
     return Capture(

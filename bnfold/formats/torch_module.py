@@ -159,7 +159,7 @@ class TorchModel:
         if plan.folds:
             check_same_outputs(self.module, self.inputs, self._captured.outputs)
             check_another_batch(original, self.module, self.inputs)
-        self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds)
+        self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         self.counts = (len(plan.folds), len(plan))
         if self.checkpoint is not None:
             before = self.checkpoint.states[self.key]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from bnfold.core.graph import OpKind
-from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits
+from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits, Window
 from bnfold.formats._aten import Call, is_stored
 
 
@@ -60,7 +60,21 @@ def _conv_traits(call: Call, shapes: Shapes, *, inputs_first: bool) -> LayerTrai
         channel_axis=axis,
         input_axis=axis,
         takes_shift=not is_padded and (reaches_all_alike or not inputs_first),
+        window=None if inputs_first else _window(call, kernel),
     )
+
+
+def _window(call: Call, kernel: tuple[int, ...]) -> Window | None:
+    """How a convolution moves; 'same' pads to the size of its input, with one more zero behind where that is odd."""
+    strides, dilations, pads = (_numbers(call, name) for name in ("stride", "dilation", "padding"))
+    before = after = pads
+    if call.arguments.get("padding") == "valid":
+        before = after = (0,) * len(kernel)
+    elif call.arguments.get("padding") == "same":
+        zeros = [dilation * (size - 1) for size, dilation in zip(kernel, dilations, strict=True)]
+        before, after = tuple(zero // 2 for zero in zeros), tuple(zero - zero // 2 for zero in zeros)
+    sizes = {len(numbers) for numbers in (strides, dilations, before, after)}
+    return Window(kernel, strides, dilations, before, after) if sizes == {len(kernel)} else None
 
 
 def _numbers(call: Call, name: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from bnfold.core.kernel import Join, LayerStep, Side, Step, fits, input_channels
 from bnfold.core.pointwise import swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
-from bnfold.core.traits import LayerTraits, ScaleShiftTraits
+from bnfold.core.traits import BatchNormTraits, LayerTraits, ScaleShiftTraits
 from bnfold.core.verdict import Edit
 from bnfold.rules.batch_norm import affine_of
 
@@ -80,6 +80,14 @@ def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
     constant = view.constant(bn.inputs[1])
     _require_range(bn, own.then(affine), LARGEST[constant.dtype] if constant else 0.0)
     return Edit(bn, (Step(Side.OUTPUTS, affine),))
+
+
+def require_silenceable(view: GraphView, bn: Node) -> None:
+    """γ and β are stored, so that they can become 0. Raises Miss."""
+    if not isinstance(bn.traits, BatchNormTraits) or None in bn.inputs[1:3]:
+        raise Miss(Reason.WEIGHT_NOT_CONSTANT, bn, f"{bn.label!r} stores no scale and shift that could become 0")
+    for name, value in (("scale", bn.inputs[1]), ("shift", bn.inputs[2])):
+        _require_constant(view, bn, name, value)
 
 
 def swallow_run_inputs(view: GraphView, run: Node, affine: Affine) -> Edit:

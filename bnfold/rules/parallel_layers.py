@@ -9,7 +9,7 @@ from bnfold.core.graph import GraphView, Node, OpKind, Sums
 from bnfold.core.kernel import Join
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
-from bnfold.rules.landing import edit_of
+from bnfold.rules.landing import edit_of, require_silenceable
 from bnfold.rules.siblings import (
     Addend,
     addends_of,
@@ -29,7 +29,8 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
 
     Legal when
       1. nothing but the sum reads the batch norm;
-      2. a layer among the other addends can do its work (``siblings.mean_joins``).
+      2. a layer among the other addends can do its work (``siblings.mean_joins``);
+      3. where it cannot be taken out of the sum, it can be made to add nothing (``landing.require_silenceable``).
     A run of constants that is no batch norm goes only where one takes part.
     """
     if view.sums is Sums.FIXED or all(use.node.kind is not OpKind.ADD for use in view.readers(bn.outputs[0])):
@@ -40,6 +41,10 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
     layers = layers_among(view, addends)
     if not layers or (bn.kind is not OpKind.BATCH_NORM and not _batch_norm_takes_part(view, addends)):
         raise Miss(Reason.NO_LINEAR_LAYER, root, "no layer stands beside it in the sum")
+    stays = ""
+    if view.sums is Sums.DROP_BATCH_NORMS:
+        require_silenceable(view, bn)
+        stays = "the sum still reads it, and it adds zeros"
     mean, alone = mean_behind(view, bn.data)
     own = next(addend for addend in addends if addend.value == bn.outputs[0])
     misses: list[Miss] = []
@@ -49,7 +54,9 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
         except Miss as miss:
             misses.append(miss)
         else:
-            return Fold(bn, affine, "parallel-layers", (edit,), leaving=(Leaving(own.sum, own.slot, alone),))
+            return Fold(
+                bn, affine, "parallel-layers", (edit,), leaving=(Leaving(own.sum, own.slot, alone),), stays=stays
+            )
     raise max(misses, key=lambda miss: miss.reason.code)
 
 

@@ -1,0 +1,85 @@
+"""A batch norm alone in its branch of a sum: its work goes into a layer beside it; refusals first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch_modules import assert_scale_matters, judged_fold, shaken, verdicts
+
+from bnfold.core.reason import Reason
+from bnfold.core.verdict import Fold
+
+IMAGE = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+class Branches(nn.Module):
+    """A ReLU, a conv and a batch norm side by side, joined by a function."""
+
+    def __init__(self, join: Callable[[Any, torch.Tensor], torch.Tensor], conv: nn.Module, **options: Any) -> None:
+        super().__init__()
+        self.conv, self.bn, self.join = conv, nn.BatchNorm2d(4, **options), [join]
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.join[0](self, torch.relu(x)))
+
+
+def plus(m: Any, x: torch.Tensor) -> Any:
+    return m.conv(x) + m.bn(x)
+
+
+def conv(kernel: int, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(4, 4, kernel, **options)
+
+
+REFUSALS = [
+    pytest.param(lambda: Branches(plus, conv(3, padding=1), affine=False), "weight-not-constant", id="no γ to be 0"),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x.flip(2)) + m.bn(x), conv(3, padding=1)),
+        "unlike-sibling",
+        id="it reads another value",
+    ),
+    pytest.param(
+        lambda: Branches(plus, conv(3, padding=1, padding_mode="circular")), "unlike-sibling", id="a padding of values"
+    ),
+    pytest.param(lambda: Branches(plus, nn.ConvTranspose2d(4, 4, 1)), "no-linear-layer", id="a transposed conv"),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x) + (y := m.bn(x)) + y.relu(), conv(1)),
+        "fan-out",
+        id="read twice",
+    ),
+    pytest.param(
+        lambda: Branches(lambda m, x: torch.sub(m.conv(x), m.bn(x)), conv(1)), "no-linear-layer", id="a difference"
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "slug"), REFUSALS)
+def test_kept(make: Callable[[], nn.Module], slug: str) -> None:
+    assert verdicts(judged_fold(make(), IMAGE).plan) == {"bn": slug}
+
+
+FOLDS = [
+    pytest.param(lambda: Branches(plus, conv(3, padding=1)), id="3x3"),
+    pytest.param(lambda: Branches(plus, conv(1, bias=False)), id="1x1 without a bias"),
+    pytest.param(lambda: Branches(plus, conv(3, padding="same", dilation=2, groups=2)), id="in groups, dilated"),
+    pytest.param(lambda: Branches(lambda m, x: m.conv(x).add_(m.bn(x)), conv(3, padding=1)), id="in place"),
+]
+
+
+@pytest.mark.parametrize("make", FOLDS)
+def test_it_adds_zeros_and_the_layer_beside_it_does_its_work(make: Callable[[], nn.Module]) -> None:
+    module = make()
+    assert_scale_matters(module, "bn", IMAGE)
+    result = judged_fold(module, IMAGE)
+    (verdict,) = result.plan
+    assert isinstance(verdict, Fold)
+    assert [node.label for node in verdict.into] == ["conv"]
+    assert any(Reason.NEUTRALISED_NOT_REMOVED.code in warning for warning in verdict.warnings)
+    assert not result.model.bn.weight.any()
+    assert not result.model.bn.bias.any()
+    assert type(result.model.bn) is nn.BatchNorm2d
