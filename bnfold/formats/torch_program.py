@@ -125,7 +125,7 @@ class _Translation:
     def view(self, outputs: tuple[torch.Tensor, ...]) -> ProgramView:
         """The view of the run, whose outputs these are."""
         norms = [
-            call
+            (meaning.inputs[0] or "", call.outputs[0])
             for call, meaning in zip(self.recorder.calls, self.meanings, strict=True)
             if meaning.kind is OpKind.BATCH_NORM
         ]
