@@ -5,7 +5,7 @@ The two forms of a network have the same layers in the same order, so that ``cop
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ MakeConv = Callable[[int, int, int, int], nn.Module]
 EXPANSION = 4
 BLOCKS = (3, 4, 6, 3)
 WIDTH = 64
+REPVGG_BLOCKS = (1, 2, 4, 14, 1)
+REPVGG_WIDTHS = (48, 48, 96, 192, 1280)
 
 
 class ConvBn(nn.Module):
@@ -79,6 +81,41 @@ class ResNet(nn.Module):
         """Logits ``(N, 1000)``."""
         value = functional.max_pool2d(functional.relu(self.stem(image)), 3, 2, padding=1)
         logits: Tensor = self.head(self.blocks(value).mean((2, 3)))
+        return logits
+
+
+class BranchedBlock(nn.Module):
+    """A 3×3, a 1×1 and, where shapes stay, the identity side by side, each with its batch norm."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.square = ConvBn(before, after, 3, stride)
+        self.point = ConvBn(before, after, 1, stride)
+        self.identity = nn.BatchNorm2d(before) if before == after and stride == 1 else None
+
+    def forward(self, value: Tensor) -> Tensor:
+        """The sum of the branches, rectified."""
+        total = self.square(value) + self.point(value)
+        return functional.relu(total if self.identity is None else total + self.identity(value))
+
+
+class RepVGG(nn.Module):
+    """RepVGG-A0's shape, as it is trained (Ding et al. 2021, table 2), for images ``(N, 3, H, W)``."""
+
+    def __init__(self, blocks: Sequence[int] = REPVGG_BLOCKS, widths: Sequence[int] = REPVGG_WIDTHS) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for count, width in zip(blocks, widths, strict=True):
+            for block in range(count):
+                layers.append(BranchedBlock(channels, width, stride=1 if block else 2))
+                channels = width
+        self.blocks = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, 1000)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(N, 1000)``."""
+        logits: Tensor = self.head(self.blocks(image).mean((2, 3)))
         return logits
 
 
