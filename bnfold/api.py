@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold.conversion import Conversion, put
-from bnfold.errors import CheckFailedError, InputError, RequirementError
+from bnfold.errors import CheckFailedError, InputError, RequirementError, UsageError
 from bnfold.files.comparing import ComparingStream
 from bnfold.files.names import printable
 from bnfold.files.recognise import require_model
 from bnfold.files.suffixes import require_fitting_name, suffix_of
 from bnfold.files.writing import check_target
-from bnfold.formats.opening import Opening, open_model, torch_needed, wrap_model
+from bnfold.formats.opening import Opening, open_model, open_pairs, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
 from bnfold.reporting import unmatched_globs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
     from bnfold.files.writing import Content
+    from bnfold.formats.opening import Model
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory
 
@@ -99,7 +100,8 @@ def inspect(
     Options as for ``fold``. Raises BnfoldError.
     """
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
-    conversion = _conversion(Path(source), opening, freeze=freeze, only=only, skip=skip, merge_parallel=merge_parallel)
+    model = open_model(Path(source), **opening, freeze=freeze)
+    conversion = _conversion(model, Path(source), only=only, skip=skip, merge_parallel=merge_parallel)
     return InspectReport(**conversion.findings())
 
 
@@ -115,6 +117,8 @@ def convert(
     only: Globs = None,
     skip: Globs = None,
     merge_parallel: bool = False,
+    pairs: Sequence[str] = (),
+    eps: float | None = None,
     force: bool = False,
     verify: str | None = None,
     dry_run: bool = False,
@@ -128,7 +132,8 @@ def convert(
     ``verify`` names data (``mnist``, ``random``, an .npz file or a directory) on which the folded model is compared
     with the original before it is put in place. ``check`` writes nothing and compares ``output`` byte for byte with
     what would be written; ``dry_run`` only writes nothing. ``bench`` times both afterwards. ``require_fold`` asks that
-    any, or all, batch norms fold. An existing output needs ``force``. The other options are those of ``fold``.
+    any, or all, batch norms fold. An existing output needs ``force``. ``pairs`` of layer and batch norm (``conv1=bn1``)
+    and their ``eps`` stand for the architecture of a state_dict. The other options are those of ``fold``.
 
     Raises BnfoldError: CheckFailedError where ``verify`` or ``check`` fails, RequirementError for ``require_fold``,
     both with the report so far, and OutputError where the output could not be written. In all of these cases nothing
@@ -140,7 +145,10 @@ def convert(
     if not (dry_run or check):
         check_target(target, force=force, inputs=[path])
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
-    conversion = _conversion(path, opening, freeze=freeze, only=only, skip=skip, merge_parallel=merge_parallel)
+    if pairs or eps is not None:
+        _require_no_architecture(opening, pairs, runs=verify is not None or bench)
+    model = open_pairs(path, pairs, eps, key=key) if pairs else open_model(path, **opening, freeze=freeze)
+    conversion = _conversion(model, path, only=only, skip=skip, merge_parallel=merge_parallel)
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
@@ -194,11 +202,21 @@ def default_output(source: PathLike) -> Path:
     return path.with_name(f"{path.name.removesuffix(suffix)}.folded{suffix}")
 
 
-def _conversion(
-    path: Path, opening: Opening, *, freeze: bool, only: Globs, skip: Globs, merge_parallel: bool
-) -> Conversion:
-    model = open_model(path, **opening, freeze=freeze)
+def _conversion(model: Model, path: Path, *, only: Globs, skip: Globs, merge_parallel: bool) -> Conversion:
     return Conversion.of(model, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel)
+
+
+def _require_no_architecture(opening: Opening, pairs: Sequence[str], *, runs: bool) -> None:
+    """UsageError where pairs are given besides what would tell them, or for what needs a network that runs."""
+    if not pairs:
+        raise UsageError("--eps is for pairs", remedy="name them: --pair LAYER=BN; a module knows its own ε")
+    if opening["factory"] is not None or opening["trust_code"]:
+        raise UsageError("--pair is for a state_dict without its architecture", remedy="leave --pair out, or --model")
+    if runs:
+        raise UsageError(
+            "a state_dict without its architecture does not run, so that it can neither be verified nor timed",
+            remedy="leave --verify and --bench out, or give --model pkg.module:factory instead of pairs",
+        )
 
 
 def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:

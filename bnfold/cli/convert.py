@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +14,9 @@ import click
 from bnfold.cli.failures import Debugging, say
 from bnfold.cli.options import PlanOptions, plan_options, report_options
 from bnfold.cli.result import Presentation
+from bnfold.cli.streams import put_error, put_result
 from bnfold.errors import BnfoldError, UsageError
+from bnfold.files.names import printable
 
 if TYPE_CHECKING:
     from bnfold.records import ConvertReport, Report
@@ -34,6 +38,8 @@ class ConvertOptions(PlanOptions):
     check: bool
     bench: bool
     require_fold: Literal["any", "all"] | None
+    pairs: tuple[str, ...]
+    eps: float | None
 
 
 class ConvertCommand(click.Command):
@@ -71,6 +77,8 @@ class ConvertCommand(click.Command):
     metavar="[any|all]",
     help="Exit 5 unless any or all were folded; alone: any.",
 )
+@click.option("--pair", "pairs", multiple=True, metavar="LAYER=BN", help="Fold a bare state_dict; auto lists.")
+@click.option("--eps", type=click.FloatRange(min=0), metavar="X", help="The pairs' ε. [default: 1e-05]")
 @plan_options
 @report_options
 @click.pass_context
@@ -90,6 +98,8 @@ def command(
     from bnfold import api
     from bnfold.files.writing import create_folder
 
+    if "auto" in options["pairs"]:
+        return _list_pairs(models, options, presentation)
     outputs = planned_outputs(models, output, out_dir)
     presentation.check_files([*models, *outputs])
     if out_dir is not None and not (options["dry_run"] or options["check"]):
@@ -128,6 +138,23 @@ def planned_outputs(models: Sequence[Path], output: Path | None, out_dir: Path |
                 f"{writer} would be written over {model}", remedy="convert them apart, or use --out-dir DIR"
             )
     return outputs
+
+
+def _list_pairs(models: Sequence[Path], options: ConvertOptions, presentation: Presentation) -> int:
+    """What ``--pair auto`` does: it lists, and folds nothing."""
+    from bnfold.formats.opening import pair_candidates
+
+    if len(models) > 1 or options["pairs"] != ("auto",):
+        raise UsageError("--pair auto lists the candidates of one MODEL, and folds nothing", remedy="give it alone")
+    found = pair_candidates(models[0], key=options["key"])
+    if presentation.form == "json":
+        put_result(json.dumps([dataclasses.asdict(item) for item in found], indent=2) + "\n")
+        return 0
+    for item in found:
+        weight = "×".join(map(str, item.weight))
+        put_result(f"--pair {printable(item.pair)}  ({weight}, {item.channels} channels, {' or '.join(item.kinds)})\n")
+    put_error("names and shapes lie: check each pair against the code; nothing was folded\n")
+    return 0
 
 
 def _all_of_them(

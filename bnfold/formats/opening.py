@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bnfold.formats.torch_export import ExportedModel
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory, TorchModel
+    from bnfold.formats.torch_pairs import PairedState
+    from bnfold.records import PairCandidate
 
 
 FORMATS: Final = {
@@ -126,6 +128,22 @@ def open_torch(
                 raise UsageError("an exported program has no keys", where=str(path), remedy="leave --key out")
             return ExportedModel.load(path, inputs)
         return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code, key=key)
+
+
+def open_pairs(path: Path, pairs: Sequence[str], epsilon: float | None, *, key: str | None = None) -> PairedState:
+    """Load the state_dict at ``path`` with the user's ``pairs`` of layers and batch norms; errors as above."""
+    with torch_needed():
+        from bnfold.formats.torch_pairs import PairedState
+
+        return PairedState.load(path, pairs, epsilon, key)
+
+
+def pair_candidates(path: Path, *, key: str | None = None) -> list[PairCandidate]:
+    """The layers and batch norms in the state_dict at ``path`` that fit by their shapes; errors as above."""
+    with torch_needed():
+        from bnfold.formats.torch_pairs import candidates_in
+
+        return candidates_in(path, key)
 
 
 def format_of(path: Path, *, trust_code: bool) -> str:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from bnfold.files.writing import Content
 
 CheckpointKind = Literal["pt", "safetensors", "shards"]
+FORMATS = {"pt": "torch-state-dict", "safetensors": "safetensors", "shards": "safetensors-shards"}
+"""What the reports call the kinds of checkpoints."""
 STRUCTURE_KEY = "bnfold"
 
 

@@ -23,7 +23,7 @@ from bnfold.formats.torch_capture import Capture, capture
 from bnfold.formats.torch_check import check_another_batch, check_same_outputs
 from bnfold.formats.torch_dtypes import follow, lend_dtypes
 from bnfold.formats.torch_entries import unfolded_in, without_optimiser
-from bnfold.formats.torch_files import Checkpoint, read_checkpoint
+from bnfold.formats.torch_files import FORMATS, Checkpoint, read_checkpoint
 from bnfold.formats.torch_inputs import GivenInputs, example_inputs
 from bnfold.formats.torch_running import Inputs
 from bnfold.formats.torch_structure import Structure
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 Factory = str | Callable[[], nn.Module]
 """``pkg.module:factory``, or something that makes the module when called."""
-
-FORMATS = {"pt": "torch-state-dict", "safetensors": "safetensors", "shards": "safetensors-shards"}
-"""What the reports call the kinds of checkpoints."""
 
 
 class TorchModel:

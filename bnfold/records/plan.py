@@ -14,6 +14,19 @@ Form = Literal["operator", "decomposed"]
 
 
 @dataclass(frozen=True)
+class PairCandidate:
+    """A layer and a batch norm of a state_dict that fit by their shapes: what ``--pair auto`` lists.
+
+    ``pair`` is how ``--pair`` would name them, ``weight`` the shape of the layer's weight, ``kinds`` what it could be.
+    """
+
+    pair: str
+    weight: tuple[int, ...]
+    channels: int
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ReasonRecord:
     """Why a batch norm was kept: the code, the place, and what the user can do."""
 

@@ -74,6 +74,8 @@ CONVERT: dict[str, Any] = {
     "check": False,
     "bench": False,
     "require_fold": None,
+    "pairs": (),
+    "eps": None,
 }
 VERIFY: dict[str, Any] = {
     **MODEL,
