@@ -1,4 +1,8 @@
-"""Tests marked ``mnist`` skip visibly without the data set, and fail in CI; property tests have no deadline."""
+"""Tests marked ``mnist`` skip visibly without the data set, and fail in CI; property tests have no deadline.
+
+PyTorch computes with one thread here, and in the processes that tests start: for networks as small as the tests' a
+second one costs more than it brings, and the tests themselves run side by side.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from hypothesis import settings
 pytest_plugins = ["cli_fixtures"]
 
 VARIABLE = "BNFOLD_MNIST"
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which is after this
 
 # On a shared machine an example may take any time; a law does not fail for that.
 settings.register_profile("bnfold", deadline=None)
