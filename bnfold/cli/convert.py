@@ -64,7 +64,7 @@ class ConvertCommand(click.Command):
     is_flag=False,
     flag_value="random",
     metavar="[DATA]",
-    help="Verify before OUT is put in place; alone: random data.",
+    help="Verify before writing; alone: on random data.",
 )
 @click.option("--bench", is_flag=True, help="Then time both.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")

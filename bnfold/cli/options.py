@@ -43,7 +43,7 @@ def model_options(function: _Function) -> _Function:
             "factory",
             type=factory,
             metavar="FACTORY",
-            help="A state_dict's architecture: pkg.module:factory (runs it).",
+            help="Architecture: pkg.module:factory (runs its code).",
         ),
         click.option(
             "--input",
@@ -52,7 +52,7 @@ def model_options(function: _Function) -> _Function:
             multiple=True,
             metavar="SPEC",
             callback=lambda _context, _option, value: value or None,
-            help="An example input: [NAME=]1x3x224x224[:f32]; repeatable.",
+            help="Example: [NAME=]1x3x224x224[:f32]; repeatable.",
         ),
         click.option("--key", metavar="NAME", help="Where a training checkpoint holds the state_dict."),
         click.option("--trust-code", is_flag=True, help="Load formats that run code (pickled modules)."),
@@ -66,9 +66,7 @@ def plan_options(function: _Function) -> _Function:
         click.option("--only", multiple=True, metavar="GLOB", help="Fold only these batch norms; repeatable."),
         click.option("--skip", multiple=True, metavar="GLOB", help="Keep these batch norms; repeatable."),
         click.option("--freeze", is_flag=True, help="Take overridable initializers for constants."),
-        click.option(
-            "--merge-parallel", is_flag=True, help="Make sums of layers one layer, also without a batch norm."
-        ),
+        click.option("--merge-parallel", is_flag=True, help="Join parallel layers even without a batch norm."),
     )
 
 
@@ -88,7 +86,7 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
             type=report_file,
             multiple=True,
             metavar="FILE",
-            help="Also write FILE.json, .md, .txt, .xml or .html; repeatable.",
+            help="Besides: .json .md .txt .xml .html; repeatable.",
         ),
         click.option("--quiet", is_flag=True, help="No progress and no warnings."),
         click.option("--verbose", is_flag=True, help="More columns, hashes, environment."),
@@ -98,14 +96,13 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
 
 def format_option(*forms: str) -> Callable[[_Function], _Function]:
     """``--format``, one of ``forms``, of which the first is the default."""
-    *others, last = forms
     return click.option(
         "--format",
         "form",
         type=click.Choice(forms),
         default=forms[0],
         metavar="FORM",
-        help=f"{', '.join(others)} or {last}. [default: {forms[0]}]",
+        help=f"{forms[0]} (default), {', '.join(forms[1:-1])} or {forms[-1]}.",
     )
 
 

@@ -20,7 +20,7 @@ LEAVES = [name for name in PAGES if name not in {"", "data"}]
 def test_help_fits_a_screen(bnfold: CommandLine, words: list[str], option: str) -> None:
     outcome = bnfold(*words, option)
     assert outcome.code == 0
-    assert len(outcome.out.splitlines()) <= 48
+    assert len(outcome.out.splitlines()) <= 40
     assert max(map(len, outcome.out.splitlines())) <= 80
     assert outcome.err == ""
 
