@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bnfold.api import bench, convert, fold, inspect, load_folded, verify
+    from bnfold.api import bench, calibrate, convert, fold, inspect, load_folded, verify
     from bnfold.core.reason import Reason
     from bnfold.errors import BnfoldError
 
 _HOMES = {
     "bench": "bnfold.api",
+    "calibrate": "bnfold.api",
     "convert": "bnfold.api",
     "fold": "bnfold.api",
     "inspect": "bnfold.api",
@@ -31,6 +32,7 @@ __all__ = [
     "Reason",
     "__version__",
     "bench",
+    "calibrate",
     "convert",
     "fold",
     "inspect",

@@ -10,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnfold.conversion import Conversion, put
+from bnfold.conversion import Conversion
 from bnfold.errors import CheckFailedError, InputError, RequirementError, UsageError
 from bnfold.files.comparing import ComparingStream
+from bnfold.files.hashing import put
 from bnfold.files.names import printable
 from bnfold.files.recognise import require_model
 from bnfold.files.suffixes import require_fitting_name, suffix_of
@@ -25,6 +26,7 @@ from bnfold.reporting import unmatched_globs
 if TYPE_CHECKING:
     from torch import nn
 
+    from bnfold.calibration import calibrate
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
     from bnfold.files.writing import Content
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory
 
-__all__ = ["FoldResult", "bench", "convert", "default_output", "fold", "inspect", "load_folded", "verify"]
+__all__ = ["FoldResult", "bench", "calibrate", "convert", "default_output", "fold", "inspect", "load_folded", "verify"]
 
 PathLike = str | os.PathLike[str]
 Globs = str | Sequence[str] | None
@@ -187,12 +189,16 @@ def load_folded(module: nn.Module, path: PathLike, *, key: str | None = None) ->
 
 
 def __getattr__(name: str) -> object:
-    """``verify`` and ``bench``, whose room takes 60 ms to import: a sixth of what converting a small model takes."""
-    if name not in {"bench", "verify"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bnfold import comparison
+    """What runs models, whose rooms take 60 ms to import: a sixth of what converting a small model takes."""
+    if name in {"bench", "verify"}:
+        from bnfold import comparison
 
-    return getattr(comparison, name)
+        return getattr(comparison, name)
+    if name == "calibrate":
+        from bnfold import calibration
+
+        return calibration.calibrate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def default_output(source: PathLike) -> Path:

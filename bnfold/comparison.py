@@ -18,9 +18,9 @@ from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.check.tolerance import Tolerances
 from bnfold.data import load as load_data
 from bnfold.formats.opening import Opening
-from bnfold.records import BenchCase, BenchReport, InputSpec, VerifyReport
+from bnfold.records import BenchCase, BenchReport, VerifyReport
 from bnfold.runtime.session import NoKernelError, Session, TensorSpec
-from bnfold.sessions import Models
+from bnfold.sessions import Models, described_sizes
 
 if TYPE_CHECKING:
     from bnfold.formats.torch_inputs import GivenInputs
@@ -134,7 +134,7 @@ def bench(
                 batch,
                 optimises=name == "ort",
                 effort=timing.Effort(min_seconds),
-                sizes=_specs(inputs),
+                sizes=described_sizes(inputs),
                 progress=_labelled(progress, f"timing in {name}"),
             )
     first, *others = models.records()
@@ -161,18 +161,11 @@ def _source(
 ) -> Source:
     """The inputs that ``data`` names, shaped for a model with these inputs."""
     counts = {name: value for name, value in (("samples", samples), ("batch", batch)) if value is not None}
-    sizes = _specs(models.opening["inputs"])
+    sizes = described_sizes(models.opening["inputs"])
     if data == "random":
         return random_inputs(specs, seed=seed, sizes=sizes, **counts)
     metadata = models.metadata(METADATA_KEY)
     return dataset_inputs(specs, load_data(data), scaling=scaling, metadata=metadata, sizes=sizes, **counts)
-
-
-def _specs(inputs: GivenInputs) -> tuple[InputSpec, ...]:
-    """The sizes that the user described, for dimensions that a model leaves open."""
-    if isinstance(inputs, Sequence):
-        return tuple(item for item in inputs if isinstance(item, InputSpec))
-    return ()
 
 
 def _by_output(given: Tolerance) -> dict[str | None, float]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from bnfold import __version__
 from bnfold.core.verdict import Plan
-from bnfold.files.hashing import Beside, HashingStream, file_record
-from bnfold.files.writing import Content, check_target, copy_of, create_folder, same_file, write_together
+from bnfold.files.hashing import Beside, file_record, write_hashed
+from bnfold.files.writing import Content, check_target, copy_of, same_file
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from _typeshed import SupportsWrite
 
     from bnfold.formats.opening import Model
 
@@ -78,20 +76,8 @@ class Conversion:
 
     def save(self, target: Path, *, force: bool) -> FileRecord:
         """Put the output in place at ``target``, as ``write_together`` does; which file it has become."""
-        records: list[FileRecord] = []
-        contents = dict(self.contents(target))
-        content = contents.pop(target)
-
-        def write(stream: SupportsWrite[bytes | memoryview]) -> None:
-            hashing = HashingStream(stream)
-            put(content, hashing)
-            records.append(hashing.record(target, self.source.format))
-
-        for folder in {path.parent for path in contents} - {target.parent}:
-            create_folder(folder)
-        write_together({**contents, target: write}, force=force, inputs=self._sources)
-        beside = tuple(ExternalRecord(str(path), path.stat().st_size) for path in contents)
-        return replace(records[0], external=beside or self._shared_data(target))
+        record = write_hashed(self.contents(target), target, self.source.format, force=force, inputs=self._sources)
+        return replace(record, external=record.external or self._shared_data(target))
 
     def require_writable(self, target: Path, *, force: bool) -> None:
         """OutputError where a file of the output exists and may not be replaced; worth asking before long work."""
@@ -113,11 +99,3 @@ class Conversion:
         if not self.is_changed and not self.source.external:
             return {target: copy_of(source)}
         return self.model.files(target)
-
-
-def put(content: Content, stream: SupportsWrite[bytes | memoryview]) -> None:
-    """Write a file's content into a stream."""
-    if isinstance(content, bytes):
-        stream.write(content)
-    else:
-        content(cast("BinaryIO", stream))  # whoever gives content writes, and does nothing else to the stream

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
-from bnfold.files.hashing import file_record
+from bnfold.files.hashing import file_record, put
 from bnfold.files.recognise import Kind, require_model
 from bnfold.formats.opening import Opening, format_of
-from bnfold.records import FileRecord
+from bnfold.records import FileRecord, InputSpec
 from bnfold.runtime.session import NoKernelError, Session
+
+if TYPE_CHECKING:
+    from bnfold.files.writing import Content
+    from bnfold.formats.onnx.statistics import OnnxStatistics
+    from bnfold.formats.torch_inputs import GivenInputs
+    from bnfold.formats.torch_statistics import TorchStatistics
 
 
 @dataclass(frozen=True)
@@ -137,3 +146,54 @@ def _external_data(path: Path, is_onnx: bool) -> tuple[Path, ...]:  # noqa: FBT0
     from bnfold.formats.onnx.model import OnnxModel
 
     return OnnxModel.load(path).external
+
+
+@contextmanager
+def running(statistics: OnnxStatistics | TorchStatistics) -> Iterator[Session]:
+    """A model that is being calibrated, as it is now, run operator by operator."""
+    if statistics.format == "onnx":
+        with _onnx_session(statistics.files) as session:
+            yield session
+        return
+    from bnfold.runtime import torch_eager
+
+    yield torch_eager.open_session(statistics.model.module, statistics.inputs)
+
+
+@contextmanager
+def tapping(statistics: OnnxStatistics | TorchStatistics, chosen: Collection[int]) -> Iterator[Session]:
+    """A session whose outputs are what goes into the ``chosen`` batch norms, by tap; nothing runs that lies behind."""
+    if statistics.format == "onnx":
+        with _onnx_session(partial(statistics.tapped_files, chosen)) as session:
+            yield session
+        return
+    from bnfold.runtime import torch_eager
+
+    yield torch_eager.open_session(statistics.tapped(chosen), statistics.inputs)
+
+
+@contextmanager
+def _onnx_session(files: Callable[[Path], Mapping[Path, Content]]) -> Iterator[Session]:
+    """A model in onnxruntime, optimisations off, or in onnx's reference where that lacks a kernel.
+
+    It goes through a temporary file, since protobuf cannot hand a large model over in memory.
+    """
+    from bnfold.runtime import onnx_reference, ort
+
+    with TemporaryDirectory(prefix="bnfold-") as folder:
+        path = Path(folder) / "model.onnx"
+        for file, content in files(path).items():
+            with file.open("wb") as stream:
+                put(content, stream)
+        try:
+            session: Session = ort.open_session(path, optimise=False)
+        except NoKernelError:
+            session = onnx_reference.open_session(path)
+        yield session
+
+
+def described_sizes(inputs: GivenInputs) -> tuple[InputSpec, ...]:
+    """The sizes that the user described, for dimensions that a model leaves open."""
+    if isinstance(inputs, Sequence):
+        return tuple(item for item in inputs if isinstance(item, InputSpec))
+    return ()

@@ -10,6 +10,9 @@ from bnfold.records import (
     BatchNormRecord,
     BenchCase,
     BenchReport,
+    CalibratedRecord,
+    CalibrateReport,
+    CalibrationAccuracy,
     Comparison,
     ConvertReport,
     DataRecord,
@@ -174,6 +177,59 @@ CONVERSION = ConvertReport(
     verification=PASSED,
     timing=BENCHMARK,
 )
+ESTIMATED = CalibratedRecord(
+    name="/features/bn1",
+    action="estimated",
+    step=1,
+    values=480_000,
+    mean=(-0.25, 1.5),
+    variance=(0.0, 2.25),
+    variance_error=0.021,
+    constant_channels=(0,),
+    warnings=("channel 0 never moved: variance 0",),
+)
+REFRESHED = CalibratedRecord(
+    name="/features/bn2",
+    action="refreshed",
+    step=2,
+    values=10_000,
+    old_mean=(0.0, 0.0),
+    old_variance=(1.0, 1.0),
+    mean=(-3.0, 4.125),
+    variance=(0.5, 12.5),
+    mean_moved=2.34,
+    variance_error=0.018,
+)
+STAYED = CalibratedRecord(
+    name="/head/bn3",
+    action="kept",
+    why="it is inside a subgraph",
+    old_mean=(0.5,),
+    old_variance=(2.0,),
+)
+CALIBRATION = CalibrateReport(
+    version=VERSION,
+    source=SOURCE,
+    output=OUTPUT,
+    environment=ENVIRONMENT,
+    data=DataRecord("mnist, training images", 10_000, 32, labelled=True, scale=255.0, mean=0.0, std=1.0),
+    steps=2,
+    found=3,
+    calibrated=2,
+    batch_norms=(ESTIMATED, REFRESHED, STAYED),
+    accuracy=CalibrationAccuracy(10_000, 0.1135, 0.98),
+    warnings=("external data (model.data) is written into the model file",),
+)
+NOT_CALIBRATED = dataclasses.replace(
+    CALIBRATION,
+    data=None,
+    steps=0,
+    found=1,
+    calibrated=0,
+    batch_norms=(dataclasses.replace(STAYED, why=""),),
+    accuracy=None,
+    warnings=(),
+)
 DRY_RUN = dataclasses.replace(CONVERSION, output=None, verification=None, timing=None)
 
 REPORTS: dict[str, Report] = {
@@ -184,6 +240,8 @@ REPORTS: dict[str, Report] = {
     "verify-passed": PASSED,
     "verify-failed": FAILED,
     "bench": BENCHMARK,
+    "calibrate": CALIBRATION,
+    "calibrate-nothing": NOT_CALIBRATED,
 }
 
 HOSTILE = {
@@ -213,7 +271,20 @@ HOSTILE = {
 def hostile(value: Any, word: str) -> Any:
     """The value with every name and sentence in it replaced."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = {"path", "name", "at", "detail", "remedy", "model", "runtime", "note", "processor", "dtype", "rule"}
+        names = {
+            "path",
+            "name",
+            "at",
+            "detail",
+            "remedy",
+            "model",
+            "runtime",
+            "note",
+            "processor",
+            "dtype",
+            "rule",
+            "why",
+        }
         changes = {
             field.name: word if field.name in names else hostile(getattr(value, field.name), word)
             for field in dataclasses.fields(value)

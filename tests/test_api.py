@@ -85,7 +85,7 @@ def model(tmp_path: Path) -> Path:
 def test_the_public_names_are_these_and_resolve_to_what_they_say() -> None:
     assert sorted(bnfold.__all__) == sorted(dir(bnfold))
     assert set(bnfold.__all__) == {
-        *("fold", "convert", "inspect", "verify", "bench", "load_folded"),
+        *("fold", "convert", "inspect", "verify", "bench", "calibrate", "load_folded"),
         *("Reason", "BnfoldError", "__version__"),
     }
     for name in bnfold.__all__:

@@ -51,6 +51,7 @@ LINES = {
     "convert": f"convert {MODEL} -o out.onnx --verify --bench --report out.json",
     "verify": f"verify {MODEL} {MODEL} --samples 8",
     "bench": f"bench {MODEL} {MODEL} --batch 1 --min-seconds 0.01",
+    "calibrate": f"calibrate {MODEL} --data none.npz -o out.onnx",
     "explain": "explain fan-out",
     "data": "data where",
     "help": "--help",

@@ -16,6 +16,8 @@ REPORTS = {
     "verify, passed": sample.PASSED,
     "verify, failed": sample.FAILED,
     "bench": sample.BENCHMARK,
+    "calibrate": sample.CALIBRATION,
+    "calibrate, nothing to do": sample.NOT_CALIBRATED,
 }
 
 

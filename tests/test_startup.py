@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["demo", "inspect", "convert", "verify", "bench", "explain", "data where", "data fetch"]
+COMMANDS = ["demo", "inspect", "convert", "verify", "bench", "calibrate", "explain", "data where", "data fetch"]
 HEAVY = {"numpy", "torch", "onnx", "onnxruntime", "rich", "pooch", "safetensors", "ml_dtypes", "google"}
 REPORT_MODULES = "; import json, sys; sys.stdout.write(json.dumps(sorted(sys.modules)))"
 

@@ -1,4 +1,4 @@
-"""What two models make of labelled samples: how many each gets right, and which predictions differ."""
+"""What models make of labelled samples: how many each gets right, and which predictions differ."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bnfold.check import Progress
+from bnfold.check.inputs import Source
 from bnfold.records import AccuracyRecord
-from bnfold.runtime.session import Array, is_float
+from bnfold.runtime.session import Array, Session, is_float
 
 
 @dataclass
@@ -50,6 +52,23 @@ class AccuracyTally:
             max_accuracy_drop=max_accuracy_drop,
             passed=len(self.flipped) <= max_flips and (max_accuracy_drop is None or lost <= max_accuracy_drop),
         )
+
+
+def accuracy(session: Session, source: Source, progress: Progress | None = None) -> float | None:
+    """Top-1 accuracy of one model on labelled samples; None where no output holds scores for them."""
+    correct = done = 0
+    for batch in source.batches():
+        if batch.labels is None:
+            return None
+        outputs = batch.trimmed(session.run(batch.feeds))
+        name = scores_output(outputs, batch.labels)
+        if name is None:
+            return None
+        correct += int((outputs[name].argmax(axis=-1) == batch.labels).sum())
+        done += batch.samples
+        if progress is not None:
+            progress(done, source.record.samples)
+    return correct / done if done else None
 
 
 def scores_output(outputs: Mapping[str, Array], labels: Array) -> str | None:

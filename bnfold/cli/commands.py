@@ -77,6 +77,7 @@ COMMANDS = {
     "convert": "Fold batch norms and write the model.",
     "verify": "Are two models the same? Numbers, accuracy, verdict.",
     "bench": "Which model is faster? Paired timing, verdict.",
+    "calibrate": "Estimate population statistics for batch norms without.",
     "explain": "What a reason code means, and what to do.",
     "data": "Download MNIST, or say where it is looked for.",
 }

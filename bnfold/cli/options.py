@@ -34,6 +34,16 @@ class PlanOptions(ModelOptions):
     merge_parallel: bool
 
 
+class DataOptions(TypedDict):
+    """How much of the data is used, and how raw pixels are scaled."""
+
+    samples: int | None
+    batch: int | None
+    mean: float | None
+    std: float | None
+    scale: float | None
+
+
 def model_options(function: _Function) -> _Function:
     """``--model``, ``--input``, ``--key``, ``--trust-code``."""
     return _with_options(
@@ -56,6 +66,23 @@ def model_options(function: _Function) -> _Function:
         ),
         click.option("--key", metavar="NAME", help="Where a training checkpoint holds the state_dict."),
         click.option("--trust-code", is_flag=True, help="Load formats that run code (pickled modules)."),
+    )
+
+
+def data_options(function: _Function) -> _Function:
+    """``--samples``, ``--batch``, ``--mean``, ``--std``, ``--scale``."""
+    return _with_options(
+        function,
+        click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use only so many samples."),
+        click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples per run."),
+        click.option("--mean", type=float, metavar="X", help="Subtracted from the scaled pixels."),
+        click.option("--std", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Divides what is left."),
+        click.option(
+            "--scale",
+            type=click.Choice(["1", "255"]),
+            callback=lambda _context, _option, value: value and float(value),
+            help="Divides the raw pixels. [default: the model's, or 255]",
+        ),
     )
 
 

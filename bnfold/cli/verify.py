@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from bnfold.cli.options import ModelOptions, model_options, report_options
+from bnfold.cli.options import DataOptions, ModelOptions, data_options, model_options, report_options
 from bnfold.cli.parameters import tolerance
 from bnfold.cli.result import Presentation
 from bnfold.errors import CheckFailedError
@@ -24,20 +24,15 @@ Examples:
 """
 
 
-class VerifyOptions(ModelOptions):
+class VerifyOptions(ModelOptions, DataOptions):
     """The judge's options, as the API names them."""
 
     data: str
-    samples: int | None
-    batch: int | None
     seed: int
     atol: Mapping[str, float] | None
     rtol: Mapping[str, float] | None
     max_flips: int
     max_accuracy_drop: float | None
-    mean: float | None
-    std: float | None
-    scale: float | None
 
 
 def _by_output(
@@ -50,8 +45,7 @@ def _by_output(
 @click.argument("original", type=click.Path(path_type=Path))
 @click.argument("folded", type=click.Path(path_type=Path))
 @click.option("--data", default="random", metavar="DATA", help="mnist, random, FILE.npz or DIR. [default: random]")
-@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use only so many samples.")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples per run.")
+@data_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of random data. [default: 0]")
 @click.option(
     "--atol",
@@ -73,14 +67,6 @@ def _by_output(
     "--max-flips", type=click.IntRange(min=0), default=0, metavar="N", help="Predictions that may flip. [default: 0]"
 )
 @click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), metavar="X", help="Allowed loss; 0.001 is 0.1 %.")
-@click.option("--mean", type=float, metavar="X", help="Subtracted from the scaled pixels.")
-@click.option("--std", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Divides what is left.")
-@click.option(
-    "--scale",
-    type=click.Choice(["1", "255"]),
-    callback=lambda _context, _option, value: value and float(value),
-    help="Divides the raw pixels. [default: the model's, or 255]",
-)
 @model_options
 @report_options
 def command(*, original: Path, folded: Path, presentation: Presentation, **options: Unpack[VerifyOptions]) -> int:

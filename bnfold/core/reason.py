@@ -21,14 +21,15 @@ class Reason(Enum):
         "training-mode",
         "the batch norm normalises with the statistics of each batch",
         "In training mode the scale and shift change with every batch: there is no fixed affine map to fold.",
-        "Export the model in inference mode (module.eval(), training_mode=0), then convert again.",
+        "Export the model in inference mode (module.eval(), training_mode=0); or give it the statistics of your data, "
+        "bnfold calibrate MODEL --data DATA -o OUT, and convert OUT.",
     )
     NO_RUNNING_STATS = (
         102,
         "no-running-stats",
         "the batch norm has no running mean and variance",
         "Without running statistics (track_running_stats=False) the batch's own are used, also at inference.",
-        "Estimate population statistics from data and store them in the batch norm before converting.",
+        "Give it the statistics of your data, bnfold calibrate MODEL --data DATA -o OUT, and convert OUT.",
     )
     PARAMETERS_NOT_CONSTANT = (
         103,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from bnfold.data.dataset import DataSet
 from bnfold.data.mnist import Place, Split, is_found, load_mnist, places
-from bnfold.data.npz import load_npz
+from bnfold.data.npz import from_arrays, load_npz
 from bnfold.errors import DataError
 
-__all__ = ["DataSet", "Place", "Split", "is_found", "load", "load_mnist", "load_npz", "places"]
+__all__ = ["DataSet", "Place", "Split", "from_arrays", "is_found", "load", "load_mnist", "load_npz", "places"]
 
 
 def load(name: str, *, split: Split = "test") -> DataSet:

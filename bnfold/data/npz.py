@@ -59,11 +59,12 @@ def load_npz(path: Path) -> DataSet:
             raise _refusal(path, f"there is no `x` in the archive, only {others or 'nothing'}")
         x = read_member(archive, "x")
         y = read_member(archive, "y") if "y" in held else None
-    _check_samples(path, x)
-    if y is not None:
-        _check_labels(path, x, y)
-    images = x.dtype == np.uint8 and x.ndim in {3, 4}
-    return DataSet(name=path.name, x=x, y=y, origin=str(path), images=images)
+    return _checked(DataSet(name=path.name, x=x, y=y, origin=str(path), images=_holds_pixels(x)))
+
+
+def from_arrays(x: NDArray[Any], y: NDArray[Any] | None = None) -> DataSet:
+    """Samples that are in memory already; as for ``load_npz``, InputError included."""
+    return _checked(DataSet(name="arrays", x=x, y=y, origin="memory", images=_holds_pixels(x)))
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -97,19 +98,23 @@ def _complaints_about(path: Path) -> Iterator[None]:
         raise _refusal(path, one_line(error)) from error
 
 
-def _check_samples(path: Path, x: NDArray[Any]) -> None:
+def _holds_pixels(x: NDArray[Any]) -> bool:
+    return x.dtype == np.uint8 and x.ndim in {3, 4}
+
+
+def _checked(data: DataSet) -> DataSet:
+    """``data``, whose samples are numbers, each with a label or none."""
+    x, y, origin = data.x, data.y, data.origin
     if x.dtype.kind not in "biuf":
-        raise _refusal(path, f"`x` holds {x.dtype}, which is no number")
+        raise _refusal(origin, f"`x` holds {x.dtype}, which is no number")
     if x.ndim == 0 or len(x) == 0:
-        raise _refusal(path, f"`x` has shape {x.shape}: no samples")
+        raise _refusal(origin, f"`x` has shape {x.shape}: no samples")
+    if y is not None and y.dtype.kind not in "iu":
+        raise _refusal(origin, f"`y` holds {y.dtype}, expected integers")
+    if y is not None and y.shape != (len(x),):
+        raise _refusal(origin, f"`y` has shape {y.shape}, expected ({len(x)},) for {len(x)} samples in `x`")
+    return data
 
 
-def _check_labels(path: Path, x: NDArray[Any], y: NDArray[Any]) -> None:
-    if y.dtype.kind not in "iu":
-        raise _refusal(path, f"`y` holds {y.dtype}, expected integers")
-    if y.shape != (len(x),):
-        raise _refusal(path, f"`y` has shape {y.shape}, expected ({len(x)},) for {len(x)} samples in `x`")
-
-
-def _refusal(path: Path, what: str) -> InputError:
-    return InputError(f"cannot read samples: {what}", where=f"in {path}", remedy=_EXPECTED)
+def _refusal(origin: Path | str, what: str) -> InputError:
+    return InputError(f"cannot read samples: {what}", where=f"in {origin}", remedy=_EXPECTED)

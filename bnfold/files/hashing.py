@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar, cast
 
 from bnfold.errors import InputError
 from bnfold.files.names import printable
+from bnfold.files.writing import Content, create_folder, write_together
 from bnfold.records import ExternalRecord, FileRecord
 
 if TYPE_CHECKING:
@@ -65,6 +67,33 @@ class HashingStream:
     def record(self, path: Path, file_format: str) -> FileRecord:
         """The record of the file, once it is at ``path``."""
         return FileRecord(path=str(path), format=file_format, sha256=self._digest.hexdigest(), bytes=self._bytes)
+
+
+def write_hashed(
+    contents: Mapping[Path, Content], target: Path, file_format: str, *, force: bool, inputs: Iterable[Path] = ()
+) -> FileRecord:
+    """Put ``contents`` in place, as ``write_together`` does; what ``target``, the one that refers to the others, is."""
+    records: list[FileRecord] = []
+    beside = {path: content for path, content in contents.items() if path != target}
+
+    def hashed(stream: BinaryIO) -> None:
+        hashing = HashingStream(stream)
+        put(contents[target], hashing)
+        records.append(hashing.record(target, file_format))
+
+    for folder in {path.parent for path in beside} - {target.parent}:
+        create_folder(folder)
+    write_together({**beside, target: hashed}, force=force, inputs=inputs)
+    external = tuple(ExternalRecord(str(path), path.stat().st_size) for path in beside)
+    return replace(records[0], external=external)
+
+
+def put(content: Content, stream: SupportsWrite[bytes | memoryview]) -> None:
+    """Write a file's content into a stream."""
+    if isinstance(content, bytes):
+        stream.write(content)
+    else:
+        content(cast("BinaryIO", stream))  # whoever gives content writes, and does nothing else to the stream
 
 
 class Beside(Generic[_Result]):

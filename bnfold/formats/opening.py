@@ -16,10 +16,12 @@ from bnfold.files.recognise import Kind, require_model
 if TYPE_CHECKING:
     from bnfold.files.writing import Content
     from bnfold.formats.onnx.model import OnnxModel
+    from bnfold.formats.onnx.statistics import OnnxStatistics
     from bnfold.formats.torch_export import ExportedModel
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory, TorchModel
     from bnfold.formats.torch_pairs import PairedState
+    from bnfold.formats.torch_statistics import TorchStatistics
     from bnfold.records import PairCandidate
 
 
@@ -170,6 +172,24 @@ def wrap_model(
     raise UsageError(
         f"an object of type {type(model).__name__} is no model",
         remedy="give an nn.Module, an onnx.ModelProto or the path of a file",
+    )
+
+
+def open_statistics(model: OnnxModel | TorchModel | ExportedModel) -> OnnxStatistics | TorchStatistics:
+    """The statistics of a model's batch norms; InputError where they cannot be replaced."""
+    onnx_model = sys.modules.get("bnfold.formats.onnx.model")
+    if onnx_model is not None and isinstance(model, onnx_model.OnnxModel):
+        from bnfold.formats.onnx.statistics import OnnxStatistics
+
+        return OnnxStatistics(model)
+    from bnfold.formats.torch_module import TorchModel
+    from bnfold.formats.torch_statistics import TorchStatistics
+
+    if isinstance(model, TorchModel):
+        return TorchStatistics(model)
+    raise UsageError(
+        "an exported program (.pt2) cannot be calibrated",
+        remedy="calibrate the module, or its state_dict with --model, and export it again",
     )
 
 

@@ -61,6 +61,7 @@ class TorchModel:
         self.given_inputs = inputs
         self.structure = Structure()
         self.removed_calls = 0
+        self.is_calibrated = False
         self.counts: tuple[int, int] | None = None
         self.companions: tuple[TorchModel, ...] = ()
 
@@ -158,6 +159,16 @@ class TorchModel:
             check_another_batch(original, self.module, self.inputs)
         self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         self.counts = (len(plan.folds), len(plan))
+        self._keep_in_checkpoint(original)
+
+    def calibrate(self, module: nn.Module, structure: Structure) -> None:
+        """Put a copy whose batch norms have new statistics in the module's place."""
+        original = self.module
+        self.module, self.structure, self.is_calibrated = module, structure, True
+        self._keep_in_checkpoint(original)
+
+    def _keep_in_checkpoint(self, original: nn.Module) -> None:
+        """Let the checkpoint hold the module as it is now, instead of as it was."""
         if self.checkpoint is not None:
             before = self.checkpoint.states[self.key]
             after = before.holding(original, self.module, before.structure + self.structure)
@@ -175,7 +186,7 @@ class TorchModel:
         """The model as the kind it came as; the same model gives the same bytes."""
         if self.checkpoint is None:
             return {target: self._write_module}
-        if self.checkpoint.shards is not None and not self.removed_calls:
+        if self.checkpoint.shards is not None and not (self.removed_calls or self.is_calibrated):
             return self.checkpoint.shards.copies(target)
         return self._whole_checkpoint(self.checkpoint).files(target)
 
@@ -185,8 +196,8 @@ class TorchModel:
         stream.write(buffer.getvalue())
 
     def _whole_checkpoint(self, own: Checkpoint) -> Checkpoint:
-        """The checkpoint with the folded copies of the network, and without the optimiser's state."""
-        entries, _ = without_optimiser(own.entries)
+        """The checkpoint with the folded copies of the network; after a fold, without the optimiser's state."""
+        entries = own.entries if self.is_calibrated else without_optimiser(own.entries)[0]
         copies = {copy.key: copy.checkpoint.states[copy.key] for copy in self.companions if copy.checkpoint}
         return replace(own, entries=entries).holding(copies)
 

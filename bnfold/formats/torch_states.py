@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError
-from bnfold.formats.torch_structure import Structure, plain_name
+from bnfold.formats.torch_structure import STATISTICS, Structure, plain_name
 from bnfold.formats.torch_trusted import first_line
 
 AVERAGED = "n_averaged"
@@ -78,9 +78,9 @@ class StoredState:
             raise misfit("; ".join(text for text in texts if not text.endswith(": ")), where)
 
     def holding(self, before: nn.Module, after: nn.Module, structure: Structure) -> StoredState:
-        """This state once ``before``, into which it was loaded, has been folded to ``after``.
+        """This state once ``before``, into which it was loaded, has become ``after``, folded or calibrated.
 
-        What the fold did not touch stays the file's own tensor, with its dtype, its strides and its memory.
+        What that did not touch stays the file's own tensor, with its dtype, its strides and its memory.
         """
         old, new = (module.state_dict(keep_vars=True) for module in (before, after))
         gained = {id(new[f"{path}.bias".removeprefix(".")]) for path in structure.biases}
@@ -99,9 +99,19 @@ class StoredState:
             if bias in new and id(new[bias]) in gained and file_bias not in self.stored:
                 stored[file_bias] = new[bias].detach()
                 names[file_bias] = bias
+        for path in structure.statistics:
+            for name in (f"{path}.{buffer}".removeprefix(".") for buffer in STATISTICS):
+                if name in new and name not in names.values():
+                    file_name = self._prefix + name
+                    stored[file_name], names[file_name] = new[name].detach(), name
         gone = {f"{path}." for path in structure.identities}
         versions = {path: version for path, version in self.versions.items() if f"{plain_name(path)}." not in gone}
         return replace(self, stored=stored, names=names, structure=structure, versions=versions)
+
+    @property
+    def _prefix(self) -> str:
+        """What the file puts before a module's names: ``module.``, or nothing."""
+        return next((stored.removesuffix(name) for stored, name in self.names.items() if stored.endswith(name)), "")
 
     def _own(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What belongs to the network: not the counter of an average."""

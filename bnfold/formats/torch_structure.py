@@ -14,28 +14,33 @@ from bnfold.formats.torch_classes import BatchNorm, is_frozen
 
 WRAPPERS = frozenset({"module", "_orig_mod"})
 """The attributes under which DataParallel and torch.compile hold what they wrap."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""The tensors that a batch norm gains with its statistics."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How a folded module differs from a fresh one: batch norms that are gone, layers that gained a bias.
+    """How a module differs from a fresh one: batch norms that are gone, or gained statistics, layers with a new bias.
 
     Where a batch norm was an Identity stands, or a Sequential of what it ran itself behind the normalisation.
     """
 
     identities: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """As it stands in a checkpoint's metadata."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """As it stands in a checkpoint's metadata; statistics only where there are any, as before there were."""
+        plain = {name: paths for name, paths in asdict(self).items() if paths or name != "statistics"}
+        return json.dumps(plain, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Structure:
         """Raises InputError where ``text`` is not what ``to_json`` writes."""
         try:
             plain = json.loads(text)
-            return cls(tuple(map(str, plain["identities"])), tuple(map(str, plain["biases"])))
+            groups = (plain["identities"], plain["biases"], plain.get("statistics", ()))
+            return cls(*(tuple(map(str, paths)) for paths in groups))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 "the checkpoint's record of what was folded is corrupt", where=where, remedy="convert again"
@@ -43,7 +48,8 @@ class Structure:
 
     def __add__(self, later: Structure) -> Structure:
         """What two folds after one another make."""
-        return Structure((*self.identities, *later.identities), (*self.biases, *later.biases))
+        pairs = zip(self._groups, later._groups, strict=True)
+        return Structure(*((*before, *after) for before, after in pairs))
 
     def named_as_in(self, module: nn.Module) -> Structure:
         """The same structure by the paths of ``module``, which may be wrapped otherwise."""
@@ -53,11 +59,13 @@ class Structure:
         def named(group: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(path if path in paths else known.get(plain_name(path), path) for path in group)
 
-        return Structure(named(self.identities), named(self.biases))
+        return Structure(*map(named, self._groups))
 
     def reshape(self, module: nn.Module, where: str) -> None:
         """Give ``module`` this structure, in place; InputError where it has other parts."""
         try:
+            for path in self.statistics:
+                gain_statistics(module.get_submodule(path))
             for path in self.identities:
                 remove(_batch_norm(module, path))
             for path in self.biases:
@@ -69,6 +77,23 @@ class Structure:
                 where=where,
                 remedy="give the architecture that was folded, freshly made",
             ) from error
+
+    @property
+    def _groups(self) -> tuple[tuple[str, ...], ...]:
+        return self.identities, self.biases, self.statistics
+
+
+def gain_statistics(bn: nn.Module) -> None:
+    """Give a batch norm that has none running statistics, 0 and 1, in place; TypeError where it is none."""
+    if not isinstance(bn, BatchNorm):
+        raise TypeError(f"{type(bn).__name__} is no batch norm")
+    if bn.running_mean is not None:
+        return
+    like = torch.empty(0) if bn.weight is None else bn.weight.detach()
+    bn.register_buffer("running_mean", like.new_zeros(bn.num_features))
+    bn.register_buffer("running_var", like.new_ones(bn.num_features))
+    bn.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long, device=like.device))
+    bn.track_running_stats = True
 
 
 def plain_name(name: str) -> str:

@@ -5,6 +5,7 @@ Every measured number carries its unit in its name (``_ms``, ``_bytes``); number
 """
 
 from bnfold.records.bench import BenchCase, BenchReport, Speed, Timing
+from bnfold.records.calibrate import CalibratedRecord, CalibrateReport, Calibration, CalibrationAccuracy
 from bnfold.records.common import SCHEMA, DataRecord, Environment, ExternalRecord, FileRecord, InputSpec, Report
 from bnfold.records.plan import (
     BatchNormRecord,
@@ -25,6 +26,10 @@ __all__ = [
     "BatchNormRecord",
     "BenchCase",
     "BenchReport",
+    "CalibrateReport",
+    "CalibratedRecord",
+    "Calibration",
+    "CalibrationAccuracy",
     "Comparison",
     "ConvertReport",
     "DataRecord",

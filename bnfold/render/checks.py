@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bnfold.files.names import printable
-from bnfold.records import BenchReport, ConvertReport, PlanReport, Report, VerifyReport
+from bnfold.records import BenchReport, CalibrateReport, ConvertReport, PlanReport, Report, VerifyReport
 from bnfold.render.bench import limit_line
+from bnfold.render.calibrate import statistics_line
 from bnfold.render.numbers import error
 from bnfold.render.plan import place
 from bnfold.render.verify import flips_line
 
 if TYPE_CHECKING:
-    from bnfold.records import BatchNormRecord, BenchCase, OutputDifference, Timing
+    from bnfold.records import BatchNormRecord, BenchCase, CalibratedRecord, OutputDifference, Timing
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def checks_of(report: Report) -> list[Check]:
         return [*_verification(report)]
     if isinstance(report, BenchReport):
         return [*_timings(report)]
+    if isinstance(report, CalibrateReport):
+        return [*map(_calibrated, report.batch_norms)]
     raise TypeError(f"no checks in {type(report).__name__}")
 
 
@@ -44,6 +47,11 @@ def _batch_norm(item: BatchNormRecord) -> Check:
     if item.reason is None:
         return Check(printable(item.name), "passed", place(item))
     return Check(printable(item.name), "skipped", f"{place(item)}. {printable(item.reason.remedy)}")
+
+
+def _calibrated(item: CalibratedRecord) -> Check:
+    stays = item.action == "kept" and item.why
+    return Check(printable(item.name), "skipped" if stays else "passed", statistics_line(item))
 
 
 def _verification(report: VerifyReport) -> Iterator[Check]:

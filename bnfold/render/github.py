@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from bnfold.files.names import printable
-from bnfold.records import BenchReport, PlanReport, Report, VerifyReport
+from bnfold.records import BenchReport, CalibrateReport, PlanReport, Report, VerifyReport
+from bnfold.render.calibrate import summary as calibrated
 from bnfold.render.checks import Check, checks_of
 from bnfold.render.plan import summary
 from bnfold.render.text import warnings_of
@@ -38,6 +39,8 @@ def _summary(report: Report) -> str:
     if isinstance(report, BenchReport):
         names = ", ".join(file.path for file in (report.source, *report.outputs))
         return f"timed {names}: " + "; ".join(f"{check.name}: {check.text}" for check in checks_of(report))
+    if isinstance(report, CalibrateReport):
+        return f"{report.source.path if report.source else 'a model in memory'}: {calibrated(report)}"
     raise TypeError(f"no annotations for {type(report).__name__}")
 
 

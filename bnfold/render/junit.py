@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from bnfold.files.names import printable
-from bnfold.records import BenchReport, PlanReport, Report, VerifyReport
+from bnfold.records import BenchReport, CalibrateReport, PlanReport, Report, VerifyReport
 from bnfold.render.checks import checks_of
 from bnfold.render.text import warnings_of
+
+_ABOUT_A_FILE = PlanReport | VerifyReport | BenchReport | CalibrateReport
 
 
 def to_junit(reports: Sequence[Report]) -> str:
@@ -26,7 +28,7 @@ def to_junit(reports: Sequence[Report]) -> str:
 def _add_suite(root: Element, report: Report) -> None:
     checks = checks_of(report)
     outcomes = [check.outcome for check in checks]
-    about = printable(report.source.path) if isinstance(report, PlanReport | VerifyReport | BenchReport) else ""
+    about = printable(report.source.path) if isinstance(report, _ABOUT_A_FILE) and report.source else ""
     suite = SubElement(root, "testsuite", name=f"bnfold: {about}", tests=str(len(checks)), errors="0")
     suite.set("failures", str(outcomes.count("failed")))
     suite.set("skipped", str(outcomes.count("skipped")))

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bnfold.files.names import printable
-from bnfold.records import BenchReport, ConvertReport, PlanReport, Report, VerifyReport
+from bnfold.records import BenchReport, CalibrateReport, ConvertReport, PlanReport, Report, VerifyReport
 from bnfold.render.bench import benchmark_blocks, case_blocks
+from bnfold.render.calibrate import calibration_blocks
+from bnfold.render.calibrate import summary as calibrated
 from bnfold.render.numbers import counted, size
 from bnfold.render.page import Block, Cell, Column, Page, Styled, Table
 from bnfold.render.plan import summary
@@ -68,6 +70,8 @@ def _parts(report: Report, page: Page) -> list[str]:
         return [f"### bnfold verify: {_verdict(report.passed)}", *_of_blocks(verification_blocks(report, page)[:-1])]
     if isinstance(report, BenchReport):
         return [_bench_heading(report), *_of_blocks(benchmark_blocks(report, page))]
+    if isinstance(report, CalibrateReport):
+        return [f"### bnfold calibrate: {calibrated(report)}", *_of_blocks(calibration_blocks(report, page))]
     raise TypeError(f"no Markdown for {type(report).__name__}")
 
 

@@ -12,9 +12,9 @@ import types
 import typing
 from typing import Any, Literal, Union
 
-from bnfold.records import SCHEMA, BenchReport, ConvertReport, InspectReport, VerifyReport
+from bnfold.records import SCHEMA, BenchReport, CalibrateReport, ConvertReport, InspectReport, VerifyReport
 
-_REPORTS = (InspectReport, ConvertReport, VerifyReport, BenchReport)
+_REPORTS = (InspectReport, ConvertReport, VerifyReport, BenchReport, CalibrateReport)
 _NAMES: dict[Any, Any] = {
     str: "string",
     int: "integer",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bnfold.files.names import printable
-from bnfold.records import BenchReport, ConvertReport, PlanReport, Report, VerifyReport
+from bnfold.records import BenchReport, CalibrateReport, ConvertReport, PlanReport, Report, VerifyReport
 from bnfold.render.bench import benchmark_blocks
+from bnfold.render.calibrate import calibration_blocks
 from bnfold.render.page import Block, Page, laid_out
 from bnfold.render.plan import conversion_blocks, plan_blocks
 from bnfold.render.verify import verification_blocks
@@ -18,9 +19,9 @@ def to_text(report: Report, page: Page) -> str:
 def warnings_of(report: Report) -> list[str]:
     """Every warning once, each in one line, those about one batch norm under its name."""
     found: list[str] = []
-    if isinstance(report, PlanReport):
+    if isinstance(report, PlanReport | CalibrateReport):
         found += [f"{item.name}: {warning}" for item in report.batch_norms for warning in item.warnings]
-    if isinstance(report, PlanReport | VerifyReport | BenchReport):
+    if isinstance(report, PlanReport | VerifyReport | BenchReport | CalibrateReport):
         found += report.warnings
     found = [printable(warning) for warning in found]
     if isinstance(report, ConvertReport):
@@ -39,4 +40,6 @@ def blocks_of(report: Report, page: Page) -> list[Block]:
         return verification_blocks(report, page)
     if isinstance(report, BenchReport):
         return benchmark_blocks(report, page)
+    if isinstance(report, CalibrateReport):
+        return calibration_blocks(report, page)
     raise TypeError(f"no text for {type(report).__name__}")

@@ -37,7 +37,7 @@ def verification_blocks(report: VerifyReport, page: Page) -> list[Block]:
 
 def judgement_blocks(report: VerifyReport, page: Page) -> list[Block]:
     """The report without its heading: what ``convert --verify`` shows."""
-    blocks: list[Block] = [_data_line(report.data), ""]
+    blocks: list[Block] = [data_line(report.data), ""]
     blocks += _comparison_blocks("as written", report.as_written, page)
     if report.as_deployed is not None:
         blocks += _comparison_blocks("as deployed (this one only warns)", report.as_deployed, page)
@@ -46,7 +46,8 @@ def judgement_blocks(report: VerifyReport, page: Page) -> list[Block]:
     return [*blocks, Styled("PASS", "bold green") if report.passed else Styled("FAIL", "bold red")]
 
 
-def _data_line(data: DataRecord) -> str:
+def data_line(data: DataRecord) -> str:
+    """The inputs that were used, in one line."""
     line = f"inputs: {printable(data.name)}, {counted(data.samples, 'sample')} in batches of {data.batch:,}"
     if data.seed is not None:
         line += f", seed {data.seed}"

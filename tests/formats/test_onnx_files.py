@@ -17,8 +17,8 @@ from onnx import ModelProto, TensorProto, helper
 from onnx_graphs import BN, model, parameters, tensor, weight
 
 import bnfold
-from bnfold.conversion import put
 from bnfold.errors import InputError, UnsafeError
+from bnfold.files.hashing import put
 from bnfold.formats.onnx import references
 from bnfold.formats.onnx.model import OnnxModel
 from bnfold.formats.onnx.reading import read_model

@@ -23,6 +23,8 @@ COUNTS = {
     "verify-passed": (2, 0, 0),
     "verify-failed": (3, 0, 2),
     "bench": (5, 0, 0),
+    "calibrate": (3, 1, 0),
+    "calibrate-nothing": (1, 0, 0),
 }
 """Tests, skipped, failures."""
 

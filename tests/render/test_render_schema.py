@@ -20,6 +20,8 @@ REPORTS: dict[str, Report] = {
     "verify, passed": sample.PASSED,
     "verify, failed with NaN": sample.FAILED,
     "bench": sample.BENCHMARK,
+    "calibrate": sample.CALIBRATION,
+    "calibrate, nothing to do": sample.NOT_CALIBRATED,
 }
 
 

@@ -91,6 +91,10 @@ class OnnxModel:
         self._new = apply_plan(self.proto, self._onnx_view, plan)
         self._is_changed = bool(plan.edits or plan.removals)
 
+    def take_in(self, new: dict[str, NewTensor]) -> None:
+        """The protobuf was edited: these are the values, by name, of initializers that have none yet."""
+        self._new, self._is_changed = new, True
+
     def describe(self, properties: dict[str, str]) -> None:
         """Add entries to the model's metadata, replacing those of the same name."""
         for key, value in properties.items():

@@ -1,0 +1,200 @@
+"""Calibrating as a program would: the trap of batch statistics from end to end, and what holds whatever the network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import bnfold
+from bnfold.data import load_mnist
+from bnfold.runtime.torch_eager import limited_threads
+from sample_models import NETWORKS, sigmoid100
+from sample_models.files import read, write_batch_statistics
+from sample_models.jobs import labels_of
+from sample_models.training import accuracy
+
+SIGMOID100 = next(network for network in NETWORKS if network.name == "sigmoid100")
+FACTORY = sigmoid100.batch_statistics
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks: several threads of several processes only wait for each other."""
+    with limited_threads(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def trapped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """sigmoid100 as it was trained, with the statistics of each batch: by suffix, a state_dict and an ONNX file."""
+    folder = tmp_path_factory.mktemp("trapped")
+    files = write_batch_statistics(SIGMOID100, read(SIGMOID100, SIGMOID100.weights()), folder)
+    return {file.suffix: file for file in files}
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_ten_thousand_training_images_give_the_accuracy_of_the_population_statistics(
+    trapped: dict[str, Path], tmp_path: Path, suffix: str
+) -> None:
+    source, output, folded = trapped[suffix], tmp_path / f"calibrated{suffix}", tmp_path / f"folded{suffix}"
+    options: dict[str, Any] = {} if suffix == ".onnx" else {"factory": FACTORY}
+    assert bnfold.convert(source, tmp_path / f"kept{suffix}", **options).folded == 0
+
+    report = bnfold.calibrate(source, "mnist", output, samples=10_000, batch=500, **options).report
+    assert report.calibrated == 2
+    assert report.accuracy is not None
+    assert report.data is not None
+    assert report.data.name == "mnist, training images"
+
+    assert bnfold.convert(output, folded, **options).folded == 2
+    verified = bnfold.verify(output, folded, data="mnist", batch=500, **options)
+    assert verified.passed
+    assert verified.accuracy is not None
+    test = load_mnist("test")
+    population = accuracy(read(SIGMOID100, SIGMOID100.weights()), test.x, labels_of(test))
+    assert abs(verified.accuracy.folded_accuracy - population) <= 0.005
+
+
+@pytest.mark.mnist
+def test_a_trained_networks_own_statistics_hardly_move() -> None:
+    report = bnfold.calibrate(SIGMOID100.onnx(), "mnist", refresh=True, samples=10_000, batch=500).report
+    assert [item.action for item in report.batch_norms] == ["refreshed"] * 2
+    assert max(item.mean_moved or 0 for item in report.batch_norms) <= 0.2
+
+
+class Branching(nn.Module):
+    """Convolutions with batch norms in a row, and one beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.a_bn = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=None)
+        self.b, self.b_bn = nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4, momentum=None)
+        self.c, self.c_bn = nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined = torch.relu(self.a_bn(self.a(x))) + torch.tanh(self.b_bn(self.b(x)))
+        return self.c_bn(self.c(joined.mean((2, 3))))  # type: ignore[no-any-return]
+
+
+@settings(max_examples=4)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_statistics_that_training_gathered_hardly_move_on_the_data_it_saw(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    module = Branching().train()
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    x = torch.randn(640, 2, 6, 6, generator=generator) * 2 + 1
+    with torch.no_grad():
+        for part in x.reshape(10, 64, 2, 6, 6):
+            module(part)  # momentum=None: the mean of all batches' statistics
+    report = bnfold.calibrate(module, x.numpy(), inputs=x[:2], refresh=True).report
+    assert {item.name: item.step for item in report.batch_norms} == {"a_bn": 1, "b_bn": 1, "c_bn": 2}
+    assert max(item.mean_moved or 0 for item in report.batch_norms) <= 0.2
+
+
+def test_memory_does_not_grow_with_the_number_of_samples() -> None:
+    module = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64, track_running_stats=False))
+    x = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+
+    def peak_bytes(samples: int) -> int:
+        tracemalloc.start()
+        bnfold.calibrate(module, x, samples=samples)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(64)  # what is imported on first use is no part of it
+    assert peak_bytes(20_000) < 1.5 * peak_bytes(1_000)
+
+
+def test_what_is_in_memory_is_not_written() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with pytest.raises(bnfold.BnfoldError, match="there is no file to write a model in memory like"):
+        bnfold.calibrate(module, np.ones((9, 4), np.float32), "out.pt")
+
+
+def test_samples_and_labels_may_be_given_as_arrays() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    x = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    labels = np.arange(300) % 3
+    report = bnfold.calibrate(module, (x, labels)).report
+    assert report.source is None
+    assert report.accuracy is not None
+    assert report.accuracy.samples == 300
+
+
+def test_a_model_that_does_not_run_before_is_calibrated_without_that_accuracy() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    x = np.random.default_rng(0).normal(size=(65, 4)).astype(np.float32)  # the last batch has one sample
+    report = bnfold.calibrate(module, (x, np.arange(65) % 3)).report
+    assert report.accuracy is not None
+    assert report.accuracy.before is None
+    assert report.accuracy.after is not None
+    assert "Expected more than 1 value per channel" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "labels", [np.ones(8), np.zeros((9, 1), int), np.zeros(8, int)], ids=["floats", "columns", "too few"]
+)
+def test_labels_that_are_none_are_refused(labels: Any) -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(bnfold.BnfoldError, match="cannot read samples: `y`"):
+        bnfold.calibrate(module, (np.ones((9, 4), np.float32), labels))
+
+
+# Interrupted
+
+SLOW = """
+import sys, time
+from bnfold.check import population
+add = population.PopulationTally.add
+def slowly(self, batch):
+    sys.stderr.write("at work\\n")
+    sys.stderr.flush()
+    time.sleep(0.1)
+    add(self, batch)
+population.PopulationTally.add = slowly
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bnfold.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, id="SIGINT"), pytest.param(signal.SIGTERM, 143, id="SIGTERM")]
+)
+def test_an_interrupted_run_leaves_nothing_behind(
+    trapped: dict[str, Path], tmp_path: Path, number: int, code: int
+) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((30_000, 1, 28, 28), np.float32))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path != scratch}
+    words = ["calibrate", str(trapped[".onnx"]), "--data", str(tmp_path / "data.npz"), "-o", str(tmp_path / "out.onnx")]
+    environment = os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(Path(bnfold.__file__).parent.parent)}
+    command = [sys.executable, "-c", SLOW, *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - ours
+        assert process.stderr is not None
+        assert process.stderr.readline() == "at work\n"
+        process.send_signal(number)
+        process.stderr.read()
+    assert process.returncode == code
+    assert list(scratch.glob("bnfold*")) == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path != scratch} == before
