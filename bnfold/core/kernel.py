@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import Constant, GraphView, Node
-from bnfold.core.rounding import LARGEST, F64Array, rounded, rounded_product
+from bnfold.core.rounding import LARGEST, F64Array, rounded, rounded_pieces, rounded_product
 from bnfold.core.traits import LayerTraits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 _quiet = np.errstate(over="ignore", invalid="ignore")
@@ -139,6 +139,12 @@ class Kernel:
         """The weight in the stored layout, rounded once (bfloat16 as uint16 bits)."""
         canonical = rounded_product(self.values, self.factor, dtype)
         return (canonical.swapaxes(1, 2) if self.traits.inputs_first else canonical).reshape(self.stored_shape)
+
+    def stored_pieces(self, dtype: str) -> Iterator[NDArray[Any]]:
+        """``stored_weight`` in pieces, one after the other, in the order in which it is stored."""
+        if self.traits.inputs_first:
+            return rounded_pieces(self.values.swapaxes(1, 2), self.factor.swapaxes(1, 2), dtype)
+        return rounded_pieces(self.values, self.factor, dtype)
 
     def stored_bias(self, dtype: str) -> NDArray[Any] | None:
         """The bias, rounded once (bfloat16 as uint16 bits), as it counts with gain 1."""

@@ -52,20 +52,27 @@ class HashingStream:
         self._stream = stream
         self._digest = hashlib.sha256()
         self._bytes = 0
+        self._hashing: Beside[None] | None = None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write all of ``data``."""
+        """Write all of ``data``, which must not change any more: a large piece is hashed while the next is made."""
         self._bytes += len(data)
+        self._wait()
         if len(data) < _WORTH_A_THREAD:
             self._digest.update(data)
-            self._stream.write(data)
-            return
-        hashing = Beside(partial(self._digest.update, data))
+        else:
+            self._hashing = Beside(partial(self._digest.update, data))
         self._stream.write(data)
-        hashing.result()
+
+    def _wait(self) -> None:
+        """Until the hash of the last piece is taken."""
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
 
     def record(self, path: Path, file_format: str) -> FileRecord:
         """The record of the file, once it is at ``path``."""
+        self._wait()
         return FileRecord(path=str(path), format=file_format, sha256=self._digest.hexdigest(), bytes=self._bytes)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from small_views import constant, view
 from torch.nn import functional
 
+from bnfold.core import rounding
 from bnfold.core.affine import Affine, from_statistics
 from bnfold.core.kernel import Kernel, Side, Step, fits, output_channels
 from bnfold.core.rounding import LARGEST
@@ -176,6 +177,19 @@ def test_every_value_is_the_exact_float64_fold_rounded_once(layer: Layer, dtype:
         assert new_weight[position] == (np.float64(weight[position]) * scale[output]).astype(dtype)
     assert new_bias is not None
     assert np.array_equal(new_bias, (bias.astype(np.float64) * scale + (beta - mean * scale)).astype(dtype))
+
+
+@given(layers(), st.booleans(), st.integers(1, 200))
+def test_a_weight_in_pieces_is_the_weight(layer: Layer, from_below: bool, piece_bytes: int) -> None:  # noqa: FBT001 - drawn
+    rng, weight, bias, _ = case_of(layer)
+    kernel = Kernel.of(weight, bias, layer.traits)
+    channels = layer.groups * (layer.inputs if from_below else layer.outputs)
+    affine = from_statistics(*statistics(rng, channels), EPSILON)
+    folded = kernel.absorb_inputs(affine) if from_below else kernel.scale_outputs(affine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounding, "PIECE_BYTES", piece_bytes)
+        pieces = [piece.reshape(-1) for piece in folded.stored_pieces(layer.dtype)]
+    assert np.array_equal(np.concatenate(pieces), folded.stored_weight(layer.dtype).reshape(-1))
 
 
 def test_a_bias_of_one_number_stands_for_all_channels() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,10 @@ def test_a_name_that_a_model_cannot_refer_to(tmp_path: Path) -> None:
 
 
 def fail_while_computing(patch: pytest.MonkeyPatch) -> None:
-    def fail(_: NewTensor) -> memoryview:
+    def fail(_: NewTensor) -> Iterator[memoryview]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    patch.setattr(NewTensor, "read", fail)
+    patch.setattr(NewTensor, "pieces", fail)
 
 
 def fail_to_flush_the_second(patch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -63,8 +63,8 @@ class _Editor:
         bias_dtype = bias.dtype if bias else weight.dtype
         new_bias = kernel_of(graph, edit.node).after(edit.steps).stored_bias(bias_dtype)
 
-        def new_weight() -> NDArray[Any]:
-            return kernel_of(graph, edit.node).after(edit.steps).stored_weight(weight.dtype)
+        def new_weight() -> Iterator[NDArray[Any]]:
+            return kernel_of(graph, edit.node).after(edit.steps).stored_pieces(weight.dtype)
 
         proto = place.proto
         old_weight = proto.input[1]

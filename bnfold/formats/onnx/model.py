@@ -64,7 +64,7 @@ class OnnxModel:
         for tensor in whole.graph.initializer:
             embed(tensor)
             if tensor.name in self._new:
-                tensor.raw_data = bytes(self._new[tensor.name].read())
+                tensor.raw_data = b"".join(self._new[tensor.name].pieces())
         return whole
 
     @cached_property

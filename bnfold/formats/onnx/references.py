@@ -17,13 +17,14 @@ from typing import Final, Self
 
 from onnx import TensorProto
 
+from bnfold.core.rounding import PIECE_BYTES
 from bnfold.errors import InputError
 
 REFERENCED_FROM_BYTES: Final = 4096
 """Smaller tensors are parsed: shape inference reads some of them, and the system reads a page at least."""
 
-PIECE_BYTES: Final = 1 << 24
-"""A tensor that is copied from file to file goes in pieces of this size."""
+MAPPED_BYTES: Final = 1 << 24
+"""Of a tensor that is copied from file to file, so much is in memory at a time."""
 
 _OURS: Final = os.urandom(16).hex()
 """In every reference of this process: a model's file cannot hold one that was made up, and so lead to other files."""
@@ -103,9 +104,10 @@ class Reference:
 
     def pieces(self, tensor: str) -> Iterator[memoryview]:
         """The bytes as several views, one after the other: of a large tensor only a part is in memory. As ``read``."""
-        for start in range(0, self.length, PIECE_BYTES):
-            length = min(PIECE_BYTES, self.length - start)
-            yield replace(self, offset=self.offset + start, length=length).read(tensor)
+        for start in range(0, self.length, MAPPED_BYTES):
+            length = min(MAPPED_BYTES, self.length - start)
+            view = replace(self, offset=self.offset + start, length=length).read(tensor)
+            yield from (view[place : place + PIECE_BYTES] for place in range(0, length, PIECE_BYTES))
 
 
 def is_reference(tensor: TensorProto) -> bool:

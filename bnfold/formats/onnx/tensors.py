@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -42,19 +42,19 @@ def widened(values: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True, eq=False)
 class NewTensor:
-    """A tensor that is yet to be computed: ``load`` gives its values (bfloat16 as their bits in uint16).
+    """A tensor that is yet to be computed: ``compute`` gives its values, in pieces (bfloat16 as their bits in uint16).
 
-    It is computed whenever its bytes are asked for, and not kept: one layer's weight at a time is in memory.
+    It is computed whenever its bytes are asked for, and not kept: a piece at a time is in memory.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    load: Callable[[], NDArray[Any]]
+    compute: Callable[[], Iterable[NDArray[Any]]]
 
     @classmethod
     def of(cls, values: NDArray[Any], dtype: str) -> Self:
         """One of small values that are known already."""
-        return cls(dtype, values.shape, lambda: values)
+        return cls(dtype, values.shape, lambda: (values,))
 
     @property
     def data_type(self) -> int:
@@ -66,11 +66,11 @@ class NewTensor:
         """The number of its bytes."""
         return math.prod(self.shape) * ITEM_BYTES[self.data_type]
 
-    def read(self) -> memoryview:
+    def pieces(self) -> Iterator[memoryview]:
         """Its bytes, as ONNX stores them."""
-        values = self.load()
-        little_endian = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-        return little_endian.reshape(-1).view(np.uint8).data
+        for values in self.compute():
+            little_endian = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+            yield little_endian.reshape(-1).view(np.uint8).data
 
 
 _DATA_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "float64": "DOUBLE"}

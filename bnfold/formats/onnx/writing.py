@@ -80,7 +80,7 @@ class _Tensor:
         message = TensorProto()
         message.CopyFrom(tensor)
         if new is not None:
-            return cls(message, new.length, lambda: (new.read(),), is_new=True)
+            return cls(message, new.length, new.pieces, is_new=True)
         reference = Reference.of(message)
         if reference is not None:
             drop_reference(message)
