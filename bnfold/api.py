@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,8 +103,9 @@ def inspect(
     Options as for ``fold``. Raises BnfoldError.
     """
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
-    model = open_model(Path(source), **opening, freeze=freeze)
-    conversion = _conversion(model, Path(source), only=only, skip=skip, merge_parallel=merge_parallel)
+    path = Path(source)
+    load = partial(open_model, path, **opening, freeze=freeze)
+    conversion = _conversion(load, path, only=only, skip=skip, merge_parallel=merge_parallel)
     return InspectReport(**conversion.findings())
 
 
@@ -149,8 +151,10 @@ def convert(
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     if pairs or eps is not None:
         _require_no_architecture(opening, pairs, runs=verify is not None or bench)
-    model = open_pairs(path, pairs, eps, key=key) if pairs else open_model(path, **opening, freeze=freeze)
-    conversion = _conversion(model, path, only=only, skip=skip, merge_parallel=merge_parallel)
+    load: Callable[[], Model] = partial(open_model, path, **opening, freeze=freeze)
+    if pairs:
+        load = partial(open_pairs, path, pairs, eps, key=key)
+    conversion = _conversion(load, path, only=only, skip=skip, merge_parallel=merge_parallel)
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
@@ -208,8 +212,8 @@ def default_output(source: PathLike) -> Path:
     return path.with_name(f"{path.name.removesuffix(suffix)}.folded{suffix}")
 
 
-def _conversion(model: Model, path: Path, *, only: Globs, skip: Globs, merge_parallel: bool) -> Conversion:
-    return Conversion.of(model, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel)
+def _conversion(load: Callable[[], Model], path: Path, *, only: Globs, skip: Globs, merge_parallel: bool) -> Conversion:
+    return Conversion.of(load, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel)
 
 
 def _require_no_architecture(opening: Opening, pairs: Sequence[str], *, runs: bool) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold import __version__
 from bnfold.core.verdict import Plan
-from bnfold.files.hashing import Beside, file_record, write_hashed
+from bnfold.files.hashing import Beside, file_hash, file_record, write_hashed
 from bnfold.files.writing import Content, check_target, copy_of, same_file
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bnfold.formats.opening import Model
 
@@ -33,16 +33,17 @@ class Conversion:
 
     @classmethod
     def of(
-        cls, model: Model, path: Path, *, only: Sequence[str], skip: Sequence[str], merge_parallel: bool
+        cls, load: Callable[[], Model], path: Path, *, only: Sequence[str], skip: Sequence[str], merge_parallel: bool
     ) -> Conversion:
-        """Plan and fold ``model``, which was loaded from ``path``."""
-        hashing = Beside(partial(file_record, path, model.format, external=model.external))
+        """Load the model at ``path``, plan and fold it; the file is hashed meanwhile."""
+        hashing = Beside(partial(file_hash, path))
+        model = load()
         before = model.node_count
         decided = plan(model.view, only=only, skip=skip, merge_parallel=merge_parallel)
         model.apply(decided)
         for companion in model.companions:
             companion.apply(plan(companion.view, only=only, skip=skip))
-        source = hashing.result()
+        source = file_record(path, model.format, external=model.external, hashed=hashing.result())
         if decided.changes:
             model.describe(
                 {

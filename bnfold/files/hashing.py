@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, Generic, NamedTuple, TypeVar, cast
 
 from bnfold.errors import InputError
 from bnfold.files.names import printable
@@ -29,20 +30,40 @@ _WORTH_A_THREAD: Final = 1 << 20
 """Bytes; fewer are hashed before a thread has started."""
 
 
-def file_record(path: Path, file_format: str, *, external: tuple[Path, ...] = ()) -> FileRecord:
-    """The record of a model file, hashed in pieces, whatever its size; ``external`` files are listed, not hashed.
+class FileHash(NamedTuple):
+    """A file's SHA-256 and size."""
+
+    sha256: str
+    bytes: int
+
+
+def file_hash(path: Path) -> FileHash:
+    """The hash of a file, taken in pieces, whatever its size. Raises InputError where it cannot be read."""
+    with _readable(path), path.open("rb") as stream:
+        return FileHash(hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(stream.fileno()).st_size)
+
+
+def file_record(
+    path: Path, file_format: str, *, external: tuple[Path, ...] = (), hashed: FileHash | None = None
+) -> FileRecord:
+    """The record of a model file; ``external`` files are listed, not hashed. ``hashed``: its hash, if it is known.
 
     Raises InputError where a file cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = os.fstat(stream.fileno()).st_size
+    found = hashed or file_hash(path)
+    with _readable(path):
         beside = tuple(ExternalRecord(str(item), item.stat().st_size) for item in external)
+    return FileRecord(path=str(path), format=file_format, sha256=found.sha256, bytes=found.bytes, external=beside)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """InputError where reading inside fails."""
+    try:
+        yield
     except OSError as error:
         name = printable(str(error.filename or path))
         raise InputError(f"cannot read {name}: {error.strerror or error}") from error
-    return FileRecord(path=str(path), format=file_format, sha256=digest, bytes=size, external=beside)
 
 
 class HashingStream:
