@@ -23,7 +23,7 @@ Group = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 MOST_ELEMENTS = 1 << 26
-"""Of a sample, over which a scale is spread to see where it goes: a small file could ask for any amount of memory."""
+"""Over so many a scale is spread to see where it goes, and no further: a small file could ask for any memory."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.layout import Spread
+from bnfold.core.layout import MOST_ELEMENTS, Spread
 from bnfold.core.reason import Miss, Reason
 
 
@@ -43,9 +43,9 @@ def rank_of(view: GraphView, value: str, node: Node) -> int:
 
 
 def size_of(view: GraphView, value: str, axis: int, node: Node) -> int:
-    """The size of ``value`` along ``axis``. Raises Miss where it is unknown."""
+    """The size of ``value`` along ``axis``. Raises Miss where it is unknown, or no real one."""
     shape = view.shape(value)
     size = shape[axis] if shape is not None and axis < len(shape) else None
-    if not isinstance(size, int):
+    if not isinstance(size, int) or size > MOST_ELEMENTS:
         raise sizes_unknown(node)
     return size

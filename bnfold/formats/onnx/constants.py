@@ -92,12 +92,17 @@ class Constants:
             self._makers[value_id] = (scope, node)
 
     def _add_tensor(self, value_id: str, tensor: TensorProto) -> None:
-        """A stored tensor; strings are of no use to folding."""
+        """A stored tensor; strings are of no use to folding, nor are types that are no types."""
         if tensor.data_type == TensorProto.STRING:
+            return
+        dtype = dtype_name(tensor.data_type)
+        if dtype is None or any(size < 0 for size in tensor.dims):
+            lock = Lock(Reason.WEIGHT_NOT_CONSTANT, f"{tensor.name!r} is of no known type or size")
+            self._values[value_id] = Value(value_id, lock=lock)
             return
         load = partial(tensor_values, tensor)
         self._arrays[value_id] = load
-        constant = Constant(value_id, dtype_name(tensor.data_type), tuple(tensor.dims), lambda: widened(load()))
+        constant = Constant(value_id, dtype, tuple(tensor.dims), lambda: widened(load()))
         self._values[value_id] = Value(value_id, constant)
 
     def _computed(self, value_id: str, scope: Scope, node: NodeProto) -> Value | None:
@@ -121,7 +126,7 @@ class Constants:
     def _computed_later(self, value_id: str, run: Callable[[], Array | None]) -> Value | None:
         """A value whose type and shape onnx can tell; it is computed whenever it is loaded, and not kept."""
         known = self._load_types().get(value_id)
-        if known is None or known.static_shape is None:
+        if known is None or known.static_shape is None or known.dtype is None:
             return None
 
         def load() -> Array:
@@ -147,7 +152,7 @@ class Constants:
         if value_id in self._arrays:
             return self._arrays[value_id]
         known = self._load_types().get(value_id) if reads_type_only(node, slot) else None
-        if known is None:
+        if known is None or known.dtype is None:
             return None
         if node.op_type == "CastLike":
             return lambda: np.zeros(0, helper.tensor_dtype_to_np_dtype(known.data_type))

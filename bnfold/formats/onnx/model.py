@@ -18,6 +18,7 @@ from bnfold.formats.onnx.reading import read_model
 from bnfold.formats.onnx.references import embed
 from bnfold.formats.onnx.scopes import scopes_of
 from bnfold.formats.onnx.tensors import NewTensor
+from bnfold.formats.onnx.texts import require_texts
 from bnfold.formats.onnx.view import OnnxView, view_of
 from bnfold.formats.onnx.writing import model_files
 
@@ -51,7 +52,8 @@ class OnnxModel:
 
     @classmethod
     def copy_of(cls, proto: ModelProto, *, freeze: bool = False) -> Self:
-        """A model around a copy of ``proto``."""
+        """A model around a copy of ``proto``; InputError where its names are no texts."""
+        require_texts(proto)
         copy = ModelProto()
         copy.CopyFrom(proto)
         return cls(copy, freeze=freeze)

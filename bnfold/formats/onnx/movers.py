@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnfold.core.graph import OpKind
+from bnfold.core.layout import MOST_ELEMENTS
 from bnfold.core.traits import ChannelMap, Permute, Reshape
 from bnfold.formats.onnx.operators import IS_TEST_UNTIL, Meaning, Operator, Row, opaque
 from bnfold.formats.onnx.raising import type_by_name
@@ -46,7 +47,7 @@ def depth_to_space(op: Operator) -> Meaning:
     """DepthToSpace: input channel (b₁, b₂, c), or (c, b₁, b₂) in mode CRD, goes to output channel c."""
     channels = _channels(op)
     blocks = op.attributes.get("blocksize", 0) ** 2
-    if not channels or not blocks:
+    if not channels or not 0 < blocks <= MOST_ELEMENTS // channels:
         return opaque(op, "how many channels there are is unknown")
     outputs = channels // blocks
     column_first = op.attributes.get("mode", "DCR") == "CRD"
@@ -58,7 +59,7 @@ def space_to_depth(op: Operator) -> Meaning:
     """SpaceToDepth: input channel c goes to the output channels (b₁, b₂, c)."""
     channels = _channels(op)
     blocks = op.attributes.get("blocksize", 0) ** 2
-    if not channels or not blocks:
+    if not channels or not 0 < blocks <= MOST_ELEMENTS // channels:
         return opaque(op, "how many channels there are is unknown")
     pairs = tuple((o % channels, o) for o in range(channels * blocks))
     return Meaning(OpKind.LAYOUT, op.inputs[:1], ChannelMap(pairs))
@@ -85,7 +86,8 @@ def shape(op: Operator) -> Meaning:
 def _channels(op: Operator) -> int | None:
     """The size of axis 1, where it is known."""
     known = op.shape()
-    return known[1] if known is not None and isinstance(known[1], int) else None
+    size = known[1] if known is not None and len(known) > 1 else None
+    return size if isinstance(size, int) and size <= MOST_ELEMENTS else None
 
 
 ROWS: dict[str, Row] = {

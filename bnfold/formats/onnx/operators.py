@@ -38,9 +38,12 @@ class Operator:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Attributes by name, as Python values; texts as str."""
+        """Attributes by name, as Python values; texts as str, where what is no UTF-8 means nothing."""
         values = {item.name: helper.get_attribute_value(item) for item in self.proto.attribute}
-        return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+        return {
+            name: value.decode(errors="replace") if isinstance(value, bytes) else value
+            for name, value in values.items()
+        }
 
     def constant(self, slot: int) -> Constant | None:
         """The constant on an input slot, if it is one."""
@@ -109,6 +112,8 @@ def _batch_norm_lock(op: Operator) -> Lock | None:
 def conv(op: Operator) -> Meaning:
     """Conv: W is (M, C/group, …), B is (M,)."""
     weight = op.constant(1)
+    if not _cuts_into_groups(op, weight):
+        return opaque(op, "its weight does not fit its groups")
     kernel = weight.shape[2:] if weight else op.attributes.get("kernel_shape")
     traits = LayerTraits(
         groups=op.attributes.get("group", 1),
@@ -121,6 +126,8 @@ def conv(op: Operator) -> Meaning:
 def conv_transpose(op: Operator) -> Meaning:
     """ConvTranspose: W is (C, M/group, …), B is (M,). Only a kernel of 1 at stride 1 reaches every output alike."""
     attributes = op.attributes
+    if not _cuts_into_groups(op, op.constant(1)):
+        return opaque(op, "its weight does not fit its groups")
     is_pointwise = (
         _kernel_is_one(op)
         and all(stride == 1 for stride in attributes.get("strides", ()))
@@ -130,6 +137,13 @@ def conv_transpose(op: Operator) -> Meaning:
     )
     traits = LayerTraits(groups=attributes.get("group", 1), inputs_first=True, takes_shift=is_pointwise)
     return Meaning(OpKind.CONV_TRANSPOSE, op.padded_inputs(3), traits)
+
+
+def _cuts_into_groups(op: Operator, weight: Constant | None) -> bool:
+    """Whether a convolution's weight, as far as known, has axes for outputs and inputs, and its groups are as large."""
+    groups = op.attributes.get("group", 1)
+    sizes = weight.shape if weight else (0, 0)
+    return groups > 0 and len(sizes) >= MATRIX and sizes[0] % groups == 0
 
 
 def _pads(op: Operator) -> bool:
@@ -189,7 +203,9 @@ def _same_pads(
 
 def gemm(op: Operator) -> Meaning:
     """Gemm: Y = α·A'·B' + β·C; transB says how B is stored, transA does not matter."""
-    attributes = op.attributes
+    attributes, weight = op.attributes, op.constant(1)
+    if weight is not None and len(weight.shape) != MATRIX:
+        return opaque(op, "its weight is no matrix")
     traits = LayerTraits(
         inputs_first=not attributes.get("transB", 0),
         gain=float(attributes.get("alpha", 1.0)),

@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from bnfold.errors import InputError
 from bnfold.formats.onnx.references import REFERENCED_FROM_BYTES, Reference, state_of
+from bnfold.formats.onnx.texts import require_texts
 from bnfold.formats.onnx.wire import LENGTH, Field, MalformedError, fields
 
 _GRAPH: Final = ModelProto.GRAPH_FIELD_NUMBER
@@ -30,6 +31,7 @@ def read_model(path: Path) -> ModelProto:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if not model.HasField("graph"):
         raise InputError("the ONNX file holds no graph", where=str(path), remedy=_GET_IT_AGAIN)
+    require_texts(model, where=str(path))
     return model
 
 

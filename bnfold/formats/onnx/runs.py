@@ -8,6 +8,7 @@ from collections.abc import Callable
 from onnx import NodeProto
 
 from bnfold.core.graph import Shape, Value
+from bnfold.core.layout import MOST_ELEMENTS
 from bnfold.core.rounding import LARGEST
 from bnfold.core.traits import Arithmetic, ScaleShiftStep
 from bnfold.formats.onnx.raising import BROADCAST_ATTRIBUTE_UNTIL
@@ -44,12 +45,17 @@ def step_of(
     data, slot = (inputs[0], 1) if constants[1] else (inputs[1], 0)
     shape = shape_of(data or "")
     sizes = _aligned(node, opset, slot, constant.shape, len(shape)) if shape else None
-    if not shape or sizes is None or len(sizes) > len(shape):
+    if not shape or sizes is None or len(sizes) > len(shape) or any(map(_is_no_size, shape)):
         return None
     axes = [axis - len(sizes) for axis, size in enumerate(sizes) if size != 1]
     if len(axes) > 1 or (axes and shape[axes[0]] != math.prod(sizes)):
         return None
     return ScaleShiftStep(table[node.op_type], slot, len(shape) + axes[0] if axes else None)
+
+
+def _is_no_size(size: int | str | None) -> bool:
+    """Whether no tensor is as large as a file says."""
+    return isinstance(size, int) and size > MOST_ELEMENTS
 
 
 def _aligned(node: NodeProto, opset: int, slot: int, sizes: tuple[int, ...], rank: int) -> tuple[int, ...] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
+from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, ValueInfoProto, shape_inference
 
-from bnfold.core.graph import Shape
+from bnfold.core.graph import Dimension, Shape
 from bnfold.formats.onnx.channels import tell_channels
 from bnfold.formats.onnx.raising import raise_for_inference
 from bnfold.formats.onnx.references import is_reference
@@ -25,8 +25,8 @@ class TensorType:
     shape: Shape | None
 
     @property
-    def dtype(self) -> str:
-        """The data type in NumPy's words."""
+    def dtype(self) -> str | None:
+        """The data type in NumPy's words; None where it is none."""
         return dtype_name(self.data_type)
 
     @property
@@ -48,7 +48,7 @@ def inferred_types(model: ModelProto, scopes: list[Scope]) -> dict[str, TensorTy
         found = scopes_of(inferred)
         if tell_channels(found):
             found = scopes_of(shape_inference.infer_shapes(inferred, data_prop=True))
-    except shape_inference.InferenceError:
+    except (shape_inference.InferenceError, ValueError, RuntimeError):  # its words for shapes, types, and the rest
         return _declared_types(scopes)
     return _declared_types(found)
 
@@ -70,7 +70,10 @@ def _skeleton(model: ModelProto) -> ModelProto:
 
 
 def _declaration(tensor: TensorProto) -> ValueInfoProto:
-    return helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+    declaration = ValueInfoProto(name=tensor.name)
+    declaration.type.tensor_type.elem_type = tensor.data_type
+    declaration.type.tensor_type.shape.dim.extend(TensorShapeProto.Dimension(dim_value=size) for size in tensor.dims)
+    return declaration
 
 
 def _declared_types(scopes: list[Scope]) -> dict[str, TensorType]:
@@ -81,7 +84,13 @@ def _declared_types(scopes: list[Scope]) -> dict[str, TensorType]:
             declared = value.type.tensor_type
             if not declared.elem_type:
                 continue
-            dims = declared.shape.dim
-            shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims)
+            shape = tuple(map(_dimension, declared.shape.dim))
             types[scope.id(value.name)] = TensorType(declared.elem_type, shape if declared.HasField("shape") else None)
     return types
+
+
+def _dimension(dim: TensorShapeProto.Dimension) -> Dimension:
+    """A size that is one, a symbol, or unknown."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None

@@ -15,9 +15,12 @@ from bnfold.errors import InputError
 from bnfold.formats.onnx.references import ITEM_BYTES, Reference
 
 
-def dtype_name(data_type: int) -> str:
-    """An ONNX data type in NumPy's words (and ml_dtypes' beyond them: bfloat16, float8_e4m3fn, …)."""
-    return str(helper.tensor_dtype_to_np_dtype(data_type))
+def dtype_name(data_type: int) -> str | None:
+    """An ONNX data type in NumPy's words (and ml_dtypes' beyond them: bfloat16, float8_e4m3fn, …); None for none."""
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(data_type))
+    except KeyError:
+        return None
 
 
 def tensor_values(tensor: TensorProto) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Su
 from bnfold.core.reason import Reason
 from bnfold.core.traits import ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx import movers, operators, parts, pools
+from bnfold.formats.onnx.attributes import has_attributes_of_its_types
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.operators import MATRIX, Meaning, Operator, opaque
 from bnfold.formats.onnx.places import Place
@@ -228,6 +229,10 @@ def _meaning(op: Operator) -> Meaning:
     """What the table says of an operator; other domains' operators are unknown."""
     if op.proto.domain not in ONNX_DOMAINS:
         return opaque(op, f"what the operators of the domain {op.proto.domain!r} do is unknown")
+    if not op.inputs or op.inputs[0] is None or not op.outputs or not op.proto.output[0]:
+        return opaque(op, "it has no input, or no first output")
+    if not has_attributes_of_its_types(op.proto, op.opset):
+        return opaque(op, "an attribute of it is of another type than it should be")
     return ROWS.get(op.proto.op_type, opaque)(op)
 
 
