@@ -68,6 +68,7 @@ class Kernel:
     stored_shape: tuple[int, ...]
 
     @classmethod
+    @_quiet
     def of(cls, weight: NDArray[Any], bias: NDArray[Any] | None, traits: LayerTraits) -> Kernel:
         """The kernel of a stored weight, ``(g·o, i, *k)`` or, where ``traits.inputs_first``, ``(g·i, o, *k)``.
 

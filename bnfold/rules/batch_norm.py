@@ -59,7 +59,8 @@ def _parameter(view: GraphView, bn: Node, name: str, value: str) -> F64Array:
     """The values of one parameter, ``(C,)``."""
     constant = view.constant(value)
     if constant is not None:
-        return constant.load().astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN, which is refused below
+            return constant.load().astype(np.float64)
     lock = view.lock(value)
     if lock is not None:
         raise Miss(lock.reason, bn, f"its {name}: {lock.detail}")

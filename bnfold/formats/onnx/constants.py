@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -17,6 +18,8 @@ from bnfold.formats.onnx.tensors import dtype_name, tensor_values, widened
 
 OVERRIDABLE_FROM_IR = 4
 """From this IR version on an initializer that is also a graph input is a default that callers may replace."""
+LARGEST_VIEW = 1 << 60
+"""NumPy has no arrays of more elements, even if they take no memory."""
 SMALL_BYTES = 1 << 16
 """What is computed from tensors up to this size is computed at once; from larger ones, whenever it is asked for."""
 
@@ -157,7 +160,9 @@ class Constants:
         if node.op_type == "CastLike":
             return lambda: np.zeros(0, helper.tensor_dtype_to_np_dtype(known.data_type))
         shape = _shape_as_read(node, known)
-        return None if shape is None else lambda: np.broadcast_to(np.zeros((), np.float32), shape)
+        if shape is None or math.prod(shape) > LARGEST_VIEW:
+            return None
+        return lambda: np.broadcast_to(np.zeros((), np.float32), shape)
 
     def _stored_bytes(self, value_id: str) -> int:
         """The size of a known tensor; 0 for what only lends its type or shape."""
