@@ -160,9 +160,7 @@ class Constants:
         if node.op_type == "CastLike":
             return lambda: np.zeros(0, helper.tensor_dtype_to_np_dtype(known.data_type))
         shape = _shape_as_read(node, known)
-        if shape is None or math.prod(shape) > LARGEST_VIEW:
-            return None
-        return lambda: np.broadcast_to(np.zeros((), np.float32), shape)
+        return None if shape is None else lambda: np.broadcast_to(np.zeros((), np.float32), shape)
 
     def _stored_bytes(self, value_id: str) -> int:
         """The size of a known tensor; 0 for what only lends its type or shape."""
@@ -172,13 +170,14 @@ class Constants:
 
 def _shape_as_read(node: NodeProto, known: TensorType) -> tuple[int, ...] | None:
     """A shape like the value's as far as ``node`` reads it: Shape's start and end may leave unknown sizes out."""
-    if known.shape is None or node.op_type != "Shape":
-        return known.static_shape
-    bounds = {item.name: item.i for item in node.attribute}
-    wanted = range(len(known.shape))[bounds.get("start", 0) : bounds.get("end")]
-    if not all(isinstance(known.shape[axis], int) for axis in wanted):
-        return None
-    return tuple(size if isinstance(size, int) else 1 for size in known.shape)
+    shape = known.static_shape
+    if known.shape is not None and node.op_type == "Shape":
+        bounds = {item.name: item.i for item in node.attribute}
+        wanted = range(len(known.shape))[bounds.get("start", 0) : bounds.get("end")]
+        if not all(isinstance(known.shape[axis], int) for axis in wanted):
+            return None
+        shape = tuple(size if isinstance(size, int) else 1 for size in known.shape)
+    return shape if shape is not None and math.prod(shape) <= LARGEST_VIEW else None
 
 
 def reads_type_only(node: NodeProto, slot: int) -> bool:
