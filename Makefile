@@ -29,7 +29,7 @@ clean:
 	@touch $@
 
 .venv/test.stamp: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch,export,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch,export,figures,dev]'
 	@touch $@
 
 # An environment without pip was interrupted while it was made, or python3 has no ensurepip and says so here.

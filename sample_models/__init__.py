@@ -5,6 +5,7 @@ A network is a row in NETWORKS and a file of its own name, ``sample_models/NAME.
 - ``NAME()``: the untrained architecture, what ``--model sample_models.NAME:NAME`` means;
 - ``train(job)``: a trained module;
 - ``reproduce(trained, test, job)``, where ``published`` is set: our figures beside the source's;
+- ``export(module)``, where PyTorch's exporter is not to be what writes its ONNX;
 - ``batch_statistics()``, where ``batch_statistics`` is set: the architecture whose BNs use the batch's statistics.
 
 The trained files that ship lie beside it, as ``NAME.onnx`` and ``NAME.safetensors``. This file imports without torch.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from bnfold.data import DataSet
     from sample_models.figures import Figures
-    from sample_models.jobs import Job
+    from sample_models.jobs import Job, Recipe
 
 HERE: Final = Path(__file__).parent
 
@@ -68,6 +69,8 @@ class Network:
 class NetworkFile(Protocol):
     """What a network's file offers; ``reproduce`` and ``batch_statistics`` only where the registry says so."""
 
+    RECIPE: Recipe
+
     def train(self, job: Job) -> nn.Module:
         """The trained network, in evaluation mode."""
         ...
@@ -97,11 +100,32 @@ NETWORKS: Final = (
         published=False,
     ),
     Network(
+        name="fcnet",
+        summary="dense 5×100; five BNs, trained and exported without a framework; 0.5 MB",
+        source="Stanford CS231n, assignment 2",
+        shipped=True,
+        published=True,
+    ),
+    Network(
+        name="threelayer",
+        summary="dense 256-256 with dropout; two BNs, trained and exported without a framework; 1.1 MB",
+        source="Kristiadi (wiseodd) 2016",
+        shipped=True,
+        published=True,
+    ),
+    Network(
+        name="dense32",
+        summary="dense 32-32; two BNs; 0.1 MB",
+        source="the TensorFlow batch-norm lab",
+        shipped=True,
+        published=True,
+    ),
+    Network(
         name="sigmoid100",
         summary="dense 100-100 with sigmoids; two BNs behind layers without bias; 0.4 MB",
         source="Hallström (R2RT) 2016",
         shipped=True,
-        published=False,
+        published=True,
         batch_statistics=True,
     ),
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bnfold.data import DataSet, Split
+    from sample_models.figures import Figures
     from sample_models.jobs import Epoch, Job
 
 _OUT: Final = Path("out")
@@ -39,6 +42,10 @@ class Printed:
             flush=True,
         )
 
+    def note(self, text: str) -> None:
+        """A line on stderr: the result is the table that follows."""
+        print(text, file=sys.stderr, flush=True)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors for users are printed without a traceback."""
@@ -52,9 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(_options: argparse.Namespace) -> None:
+    width = max(shutil.get_terminal_size().columns, 40)
     for network in NETWORKS:
         files = "trained files in the package" if network.shipped else "train it yourself"
-        print(f"{network.name:<10} {network.summary}\n{'':<10} {network.source}; {files}; --model {network.factory}")
+        print(network.name)
+        for text in (network.summary, f"{network.source}; {files}", f"--model {network.factory}"):
+            print(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -75,15 +85,66 @@ def _train_and_write(network: Network, options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from sample_models.files import read
+    from sample_models import plotting
 
-    network = _BY_NAME[options.name]
+    figures = _reproduced(_BY_NAME[options.name], options)
+    print(figures)
+    if not figures.charts:
+        return
+    if not plotting.is_available():
+        print("the curves are not drawn: that needs matplotlib (pip install '.[figures]')", file=sys.stderr)
+        return
+    _write(options.out / f"{options.name}.svg", plotting.draw(figures))
+
+
+def _reproduced(network: Network, options: argparse.Namespace) -> Figures:
+    """The network's figures, which are kept in ``--out`` for ``document``."""
+    from sample_models.files import prepare, read
+
+    prepare(network, options.out)
     weights = next((path for path in (network.weights(options.out), network.weights()) if path.is_file()), None)
     if weights is None:
         print(f"{network.name} is not trained yet (no {network.weights(options.out)}): training it", file=sys.stderr)
         _train_and_write(network, options)
         weights = network.weights(options.out)
-    print(network.file().reproduce(read(network, weights), _data("test", options), _job(options)))
+    figures = network.file().reproduce(read(network, weights), _data("test", options), _job(options))
+    _write(_figures_file(network, options), figures.to_json().encode())
+    return figures
+
+
+def _document(options: argparse.Namespace) -> None:
+    from sample_models.document import page, pictures
+    from sample_models.figures import Figures
+
+    kept = {network: _figures_file(network, options) for network in NETWORKS if network.published}
+    reproduced = {
+        network.name: Figures.from_json(file.read_text(encoding="utf-8"))
+        if file.is_file()
+        else _reproduced(network, options)
+        for network, file in kept.items()
+    }
+    _write(options.docs / "networks.md", page(reproduced).encode())
+    for name, picture in pictures(reproduced).items():
+        _write(options.docs / "networks" / name, picture)
+
+
+def _figures_file(network: Network, options: argparse.Namespace) -> Path:
+    path: Path = options.out / f"{network.name}.figures.json"
+    return path
+
+
+def _manifest(options: argparse.Namespace) -> None:
+    from sample_models import manifest
+
+    _write(manifest.FILE, manifest.manifest(_data("test", options)).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    from bnfold.files.writing import create_folder, write_together
+
+    create_folder(path.parent)
+    write_together({path: content}, force=True)
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -134,6 +195,15 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("name", choices=[row.name for row in NETWORKS if row.published], metavar="NAME")
     _add_training_options(reproduce)
     reproduce.set_defaults(command=_reproduce)
+
+    document = commands.add_parser("document", help="write docs/networks.md and its curves; reproduces what is missing")
+    document.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR", help="default: %(default)s")
+    _add_training_options(document)
+    document.set_defaults(command=_document)
+
+    manifest = commands.add_parser("manifest", help="write the manifest of the files that ship")
+    manifest.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; default: `bnfold data where`")
+    manifest.set_defaults(command=_manifest)
 
     export = commands.add_parser("export", help="write a trained network as safetensors and ONNX, its batch norms kept")
     export.add_argument("name", choices=list(_BY_NAME), metavar="NAME")

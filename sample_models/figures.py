@@ -1,11 +1,15 @@
-"""Our figures beside the published ones."""
+"""Our figures beside the published ones, and the curves that go with them: plain data, kept as JSON."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,18 +25,70 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """The mean ``y`` of several runs at each ``x``, between ``low`` and ``high``, their extremes."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @classmethod
+    def of_many(cls, label: str, x: Sequence[float], runs: Sequence[Sequence[float]]) -> Self:
+        """The curve of ``runs``, each a value at each ``x``."""
+        values = np.array(runs)
+        mean, low, high = (tuple(map(float, each)) for each in (values.mean(0), values.min(0), values.max(0)))
+        return cls(label, tuple(map(float, x)), mean, low, high)
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """The curve that was written as this object."""
+        return cls(found["label"], *(tuple(found[key]) for key in ("x", "y", "low", "high")))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves in one pair of axes. ``log_x``: x is drawn by its logarithm."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    log_x: bool = False
+
+
+@dataclass(frozen=True)
 class Figures:
-    """A reproduced table; ``notes`` say how it was measured."""
+    """A reproduced table; ``notes`` say how it was measured, and where it differs from its source."""
 
     title: str
     rows: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
 
     def __str__(self) -> str:
         lines = [("", "published", "ours"), *((row.what, row.published, row.ours) for row in self.rows)]
         first, second, third = (max(map(len, column)) for column in zip(*lines, strict=True))
         table = (f"{what:<{first}}  {published:>{second}}  {ours:>{third}}" for what, published, ours in lines)
         return "\n".join([self.title, *(line.rstrip() for line in table), *self.notes])
+
+    def to_json(self) -> str:
+        """All of it, for ``from_json``."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What ``to_json`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        found = json.loads(text)
+        return cls(
+            title=found["title"],
+            rows=tuple(Figure(**row) for row in found["rows"]),
+            notes=tuple(found["notes"]),
+            charts=tuple(
+                Chart(**chart | {"curves": tuple(map(Curve.from_json, chart["curves"]))}) for chart in found["charts"]
+            ),
+        )
 
 
 def percent(share: float) -> str:

@@ -40,9 +40,15 @@ def write(network: Network, module: nn.Module, directory: Path) -> tuple[Path, P
     from safetensors.torch import save
 
     weights, onnx = network.weights(directory), network.onnx(directory)
-    model = export(module).SerializeToString(deterministic=True)
+    model = exported(network, module).SerializeToString(deterministic=True)
     write_together({weights: save(module.state_dict()), onnx: model}, force=True)
     return weights, onnx
+
+
+def exported(network: Network, module: nn.Module) -> ModelProto:
+    """The trained network as ONNX: by its own ``export`` where it has one, else by PyTorch's exporter."""
+    model: ModelProto = getattr(network.file(), "export", export)(module)
+    return model
 
 
 def write_batch_statistics(network: Network, module: nn.Module, directory: Path) -> tuple[Path, Path]:
@@ -117,6 +123,11 @@ def export(module: nn.Module) -> ModelProto:
     assert program is not None  # noqa: S101 - None is the return value of dynamo=False
     model = program.model_proto
     _strip(model)
+    return describe_input(model)
+
+
+def describe_input(model: ModelProto) -> ModelProto:
+    """``model`` with the metadata that says how raw pixels become its input, added in place."""
     model.metadata_props.add(key="bnfold.input", value=json.dumps(INPUT))
     return model
 

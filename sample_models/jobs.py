@@ -43,6 +43,12 @@ class Recipe:
     draws: int | None = None
     solver: Solver = Solver.ADAM
 
+    def __str__(self) -> str:
+        phases = ", then ".join(f"{phase.epochs} epochs at {phase.learning_rate}" for phase in self.phases)
+        epoch = f", {self.draws // self.batch} batches an epoch" if self.draws else ""
+        images = f", on {self.images} images" if self.images else ""
+        return f"{self.solver.value}, {phases}, batches of {self.batch}{epoch}{images}"
+
     @property
     def learning_rates(self) -> tuple[float, ...]:
         """One learning rate an epoch."""
@@ -79,6 +85,10 @@ class Progress(Protocol):
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch has ended."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One of several trainings has ended: what it came to, for people."""
         ...
 
 

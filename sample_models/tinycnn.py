@@ -8,13 +8,13 @@ where that is silent, TensorFlow's defaults of the time stand (Glorot-uniform we
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-import bnfold
 from sample_models.figures import Figure, Figures, paired_medians_ms, percent
+from sample_models.folding import batch_norms, folded, unchanged_rows
 from sample_models.jobs import Job, Phase, Recipe
 from sample_models.training import fit, pixels, predictions
 
@@ -81,23 +81,20 @@ def reproduce(trained: nn.Module, test: DataSet, job: Job, *, rounds: int = 30) 
     dropped = TinyCNN(batch_norm=False)
     dropped.load_state_dict({name: trained.state_dict()[name] for name in dropped.state_dict()})
     thousand = pixels(test.x[:1000])
-    folded = cast("nn.Module", bnfold.fold(trained, inputs=thousand[:2]).model)
-    right = {
-        model: percent((predictions(model, test.x) == test.y).mean()) for model in (trained, untrained, dropped, folded)
-    }
-    flips = (predictions(trained, test.x) != predictions(folded, test.x)).sum()
-    left = sum(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in folded.modules())
+    without = folded(trained, test)
+    found = {model: predictions(model, test.x) for model in (trained, untrained, dropped, without)}
+    right = {model: percent((classes == test.y).mean()) for model, classes in found.items()}
+    flips = (found[trained] != found[without]).sum()
     with torch.inference_mode():
-        before_ms, after_ms = paired_medians_ms(lambda: trained(thousand), lambda: folded(thousand), rounds)
+        before_ms, after_ms = paired_medians_ms(lambda: trained(thousand), lambda: without(thousand), rounds)
     return Figures(
         title="tinycnn on MNIST's test images (Ibarrondo & Önen 2018)",
         rows=(
             Figure("with BN", "99.02 %", right[trained]),
             Figure("without BN, untrained", "13.6 %", right[untrained]),
             Figure("without BN, weights not folded", "68.54 %", right[dropped]),
-            Figure("without BN, weights folded", "99.02 %", right[folded]),
-            Figure("predictions changed by folding", "", f"{flips} of {len(test):,}"),
-            Figure("batch norms before and after", "", f"2 → {left}"),
+            Figure("without BN, weights folded", "99.02 %", right[without]),
+            *unchanged_rows(flips, len(test), batch_norms(trained), batch_norms(without)),
             Figure("time for 1,000 images", "48.1 → 38.2 ms", f"{before_ms:.1f} → {after_ms:.1f} ms"),
         ),
         notes=(f"Time: PyTorch eager, {torch.get_num_threads()} threads, medians of {rounds} runs in turn.",),

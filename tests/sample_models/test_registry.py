@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sample_models import NETWORKS, Network
+from sample_models.__main__ import main
 
 ROWS = [pytest.param(network, id=network.name) for network in NETWORKS]
 PYTHON_FILES = {path.stem for path in (Path(__file__).parents[2] / "sample_models").glob("*.py")}
@@ -17,7 +19,15 @@ def test_registry_and_list_import_without_torch() -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
 
-    assert [name for name in done.stdout.split() if name in {"tinycnn", "smallcnn"}] == ["tinycnn", "smallcnn"]
+    assert re.findall(r"^\w+$", done.stdout, re.MULTILINE) == [network.name for network in NETWORKS]
+
+
+def test_list_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+
+    main(["list"])
+
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 50
 
 
 def test_names_are_unique() -> None:

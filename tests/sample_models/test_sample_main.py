@@ -8,6 +8,7 @@ import pytest
 import bnfold.data
 from bnfold.data import DataSet
 from sample_models.__main__ import main
+from sample_models.figures import Figure, Figures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +81,8 @@ def test_training_prints_its_epochs_and_the_test_accuracy_and_writes_both_files(
 def test_reproduce_trains_what_is_not_trained_yet_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sample_models.tinycnn.reproduce", lambda *_: "the table")
+    figures = Figures("the table", (Figure("accuracy", "1", "2"),))
+    monkeypatch.setattr("sample_models.tinycnn.reproduce", lambda *_: figures)
     arguments = ["reproduce", "tinycnn", "--epochs", "1", "--out", str(tmp_path)]
 
     assert main(arguments) == 0
@@ -89,8 +91,9 @@ def test_reproduce_trains_what_is_not_trained_yet_once(
     second = capsys.readouterr()
 
     assert "training it" in first.err
-    assert first.out.endswith("the table\n")
-    assert second.out == "the table\n"
+    assert first.out.endswith(f"{figures}\n")
+    assert second.out == f"{figures}\n"
+    assert Figures.from_json((tmp_path / "tinycnn.figures.json").read_text(encoding="utf-8")) == figures
 
 
 def test_export_writes_the_shipped_weights_as_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

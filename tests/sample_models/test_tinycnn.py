@@ -1,28 +1,13 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
+from training_listeners import Silent, noise
 
-from bnfold.data import DataSet
 from sample_models import tinycnn
-from sample_models.jobs import Epoch, Job, Phase, Recipe
+from sample_models.jobs import Job, Phase, Recipe
 from sample_models.tinycnn import TinyCNN
-
-
-class Silent:
-    def step(self, done: int, of: int) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        pass
-
-
-def noise(count: int) -> DataSet:
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (count, 28, 28), np.uint8)
-    return DataSet(name="noise", x=images, y=random.integers(0, 10, count), origin="generated", images=True)
 
 
 def test_network_is_the_published_one() -> None:

@@ -4,34 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from training_listeners import Heard, bright_or_dark
 
 from bnfold.data import DataSet
-from sample_models.jobs import Epoch, Job, Phase, Recipe, labels_of
+from sample_models.jobs import Job, Phase, Recipe, labels_of
 from sample_models.training import accuracy, fit, pixels, predictions
 
 RECIPE = Recipe(phases=(Phase(2, 0.05), Phase(1, 0.001)), batch=32, validation=40)
-
-
-class Heard:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
-        self.epochs: list[Epoch] = []
-
-    def step(self, done: int, of: int) -> None:
-        self.steps.append((done, of))
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.epochs.append(epoch)
-
-
-def bright_or_dark(*, labelled: bool = True) -> DataSet:
-    """Two classes that anything can learn: images whose left half is bright, and others."""
-    labels = np.arange(200, dtype=np.uint8) % 2
-    images = np.zeros((200, 28, 28), np.uint8)
-    images[labels == 1, :, :14] = 255
-    return DataSet(name="halves", x=images, y=labels if labelled else None, origin="generated", images=True)
 
 
 def network() -> nn.Module:
