@@ -65,8 +65,9 @@ def fold(
 ) -> FoldResult:
     """Fold an ``nn.Module``, an ``onnx.ModelProto``, or the file at a path, none of which is changed.
 
-    ``inputs`` (a tensor, a tuple of tensors, or a dict for keyword inputs) are what a module is recorded on; without
-    them the first layer must tell. Untouched tensors of a folded module are those of the original, unless ``copy``.
+    ``inputs`` (a tensor, a tuple of tensors, or a dict for keyword inputs) are what a module is recorded on; a list of
+    such inputs is recorded one by one, and without any the first layer must tell. Untouched tensors of a folded module
+    are those of the original, unless ``copy``.
     ``factory`` makes the architecture of a state_dict (``pkg.module:name``, or a callable). ``only`` and ``skip`` are
     globs over the names of batch norms. ``freeze`` treats overridable ONNX initializers as constants. ``trust_code``
     allows files whose loading runs code. ``key`` chooses the state_dict in a training checkpoint.

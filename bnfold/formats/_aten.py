@@ -201,6 +201,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
 
     def _referenced(self, value: object) -> object:
         """``value`` with every tensor in it replaced by its reference: a record must keep no tensor alive."""
+        if isinstance(value, PLAIN):
+            return value
+        if isinstance(value, torch.Tensor):
+            return Ref(self.id_of(value))
         return tree_map(lambda leaf: Ref(self.id_of(leaf)) if isinstance(leaf, torch.Tensor) else leaf, value)
 
 
@@ -214,4 +218,14 @@ def _bind(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
 
 def _tensors(values: Iterable[object]) -> Iterable[torch.Tensor]:
     """Every tensor in nested containers."""
-    return (leaf for value in values for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor))
+    return (
+        leaf
+        for value in values
+        if not isinstance(value, PLAIN)
+        for leaf in ((value,) if isinstance(value, torch.Tensor) else tree_iter(value))
+        if isinstance(leaf, torch.Tensor)
+    )
+
+
+PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+"""What most arguments are that are no tensors: looking into them for tensors takes its time."""

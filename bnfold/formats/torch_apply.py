@@ -84,6 +84,6 @@ def _as_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
 
 def _like(values: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """A parameter, or a buffer, with these values and the dtype, device and order of axes of ``old``."""
-    tensor = torch.empty_like(old, requires_grad=False).copy_(values) if old.dim() == values.dim() else values
-    tensor = tensor.to(old.device)
+    is_alike = old.dim() != values.dim() or values.stride() == old.stride()
+    tensor = (values if is_alike else torch.empty_like(old, requires_grad=False).copy_(values)).to(old.device)
     return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor

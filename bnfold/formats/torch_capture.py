@@ -33,7 +33,7 @@ from bnfold.formats.torch_translation import Translation
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """A view of a module, and the run's outputs.
+    """A view of a module, and the outputs of each run.
 
     By node index, ``owners`` are the paths of the modules behind layers and batch norms, and ``remains`` says what the
     latter leave behind when they fold. ``stored`` are the names of the parameters and buffers that there are.
@@ -44,7 +44,7 @@ class Capture:
     owners: Mapping[int, str]
     remains: Mapping[int, Remains]
     stored: frozenset[str]
-    outputs: tuple[torch.Tensor, ...]
+    outputs: tuple[tuple[torch.Tensor, ...], ...]
     operators: int
     notes: tuple[str, ...]
 
@@ -70,15 +70,8 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     )
     operators = sum(not call.is_observation for call in recorder.calls)
     kept = tuple(tensor.clone() for tensor in tensors)
-    return Capture(
-        view,
-        translation.owners,
-        translation.remains,
-        frozenset(names[0] for names, _ in stored),
-        kept,
-        operators,
-        translation.notes(),
-    )
+    names = frozenset(names[0] for names, _ in stored)
+    return Capture(view, translation.owners, translation.remains, names, (kept,), operators, translation.notes())
 
 
 def _stored_tensors(module: nn.Module) -> StoredTensors:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from bnfold.errors import InputError, InternalError, UsageError
+from bnfold.formats.torch_probes import another_batch, other_images
 from bnfold.formats.torch_running import Inputs, output_tensors, run, structural_copy
 from bnfold.formats.torch_trusted import first_line
 
@@ -44,43 +44,38 @@ def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tenso
         )
 
 
-def check_another_batch(original: nn.Module, folded: nn.Module, inputs: Inputs) -> None:
-    """Run both with another number of samples; InputError where they differ.
+def check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+    """Run both with another number of samples; InputError where they differ. Returns notes.
 
-    One run shows one path; ``if len(x) > 1`` around a batch norm is a common hack.
+    One run shows one path; ``if len(x) > 1`` around a batch norm is a common hack. Large images are tried at another
+    size too, and with other values: there is less to compute, and what holds then holds for the batch.
     """
+    notes: tuple[str, ...] = ()
+    smaller = other_images(inputs)
+    if smaller is not None and (agrees := _agree(original, folded, smaller)) is not None:
+        if agrees:
+            return ()
+        notes = ("the model takes another path for images of other sizes; judged on the size of the example inputs",)
     other = another_batch(inputs)
-    if other is None:
-        return
-    try:
-        expected = _outputs(original, other)
-    except UsageError:  # its first axis is no batch, or the batch is fixed
-        return
-    try:
-        same = _all_close(expected, _outputs(folded, other))
-    except UsageError:
-        same = False
-    if not same:
+    if other is not None and _agree(original, folded, other) is False:
         raise InputError(
             "the model takes another path for another number of samples, on which it cannot be folded",
             where="its outputs for the example inputs are right, those for another batch are not",
             remedy="leave the batch norms on that path out with --skip (skip=)",
         )
+    return notes
 
 
-def another_batch(inputs: Inputs) -> Inputs | None:
-    """The first sample alone or, where there is but one, twice; None where the inputs have no first axis in common."""
-    sizes = {tuple(leaf.shape[:1]) for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)}
-    if len(sizes) != 1 or sizes <= {(), (0,)}:
+def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | None:
+    """Whether both compute the same; None where the original does not run on such inputs."""
+    try:
+        expected = _outputs(original, inputs)
+    except UsageError:  # its first axis is no batch, or its sizes are fixed
         return None
-
-    def changed(leaf: object) -> object:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        return torch.cat([leaf, leaf]) if sizes == {(1,)} else leaf[:1]
-
-    other: Inputs = tree_map(changed, inputs)
-    return other
+    try:
+        return _all_close(expected, _outputs(folded, inputs))
+    except UsageError:
+        return False
 
 
 def _outputs(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:

@@ -41,6 +41,11 @@ def follow(given: GivenInputs, dtype: torch.dtype | None) -> GivenInputs:
         return cast("torch.Tensor", _followed(given, dtype))
     if isinstance(given, dict):
         return {name: _followed(value, dtype) for name, value in given.items()}
+    if isinstance(given, list):  # several inputs, or descriptions of one
+        several: Any = [
+            _followed(item, dtype) if isinstance(item, InputSpec) else follow(item, dtype) for item in given
+        ]
+        return cast("GivenInputs", several)
     followed: Any = tuple(_followed(item, dtype) for item in given)
     return cast("GivenInputs", followed)
 

@@ -19,8 +19,9 @@ from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
 from bnfold.errors import InputError, UsageError
 from bnfold.files.archive import require_intact
-from bnfold.formats.torch_check import another_batch, require_close
+from bnfold.formats.torch_check import require_close
 from bnfold.formats.torch_inputs import GivenInputs, example_inputs
+from bnfold.formats.torch_probes import another_batch
 from bnfold.formats.torch_program import STORED, ProgramView, run_program, view_program
 from bnfold.formats.torch_running import Inputs
 from bnfold.formats.torch_tensors import as_stored

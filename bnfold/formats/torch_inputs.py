@@ -18,8 +18,22 @@ IMAGE_SIZES = (28, 224)
 """Heights and widths that are tried for a network that begins with a Conv2d."""
 
 
-GivenInputs = torch.Tensor | dict[str, torch.Tensor] | Sequence[torch.Tensor] | Sequence[InputSpec] | None
-"""A tensor, several (positional), a dict (keywords), descriptions, or nothing."""
+GivenInputs = (
+    torch.Tensor
+    | tuple[torch.Tensor, ...]
+    | dict[str, torch.Tensor]
+    | Sequence[torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]]
+    | Sequence[InputSpec]
+    | None
+)
+"""A tensor, a tuple of them (positional), a dict (keywords), a list of such inputs, descriptions, or nothing."""
+
+
+def recorded_inputs(module: nn.Module, given: GivenInputs) -> list[Inputs]:
+    """All that ``module`` is to be run on: every item of a list by itself. UsageError as for ``example_inputs``."""
+    if isinstance(given, list) and given and not any(isinstance(item, InputSpec) for item in given):
+        return [example_inputs(module, item) for item in given if not isinstance(item, InputSpec)]
+    return [example_inputs(module, given)]
 
 
 def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
@@ -38,7 +52,7 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
         return tensors
     raise UsageError(
         "the example inputs are neither tensors nor shapes",
-        remedy="give a tensor, a tuple of tensors, or a dict of tensors",
+        remedy="give a tensor, a tuple of tensors, a dict of tensors, or a list of such inputs",
     )
 
 

@@ -19,13 +19,14 @@ from bnfold.core.verdict import Plan
 from bnfold.errors import UsageError
 from bnfold.files.recognise import Kind, recognise
 from bnfold.formats.torch_apply import folded_copy
-from bnfold.formats.torch_capture import Capture, capture
-from bnfold.formats.torch_check import check_another_batch, check_same_outputs
+from bnfold.formats.torch_capture import Capture
+from bnfold.formats.torch_check import check_other_inputs, check_same_outputs
 from bnfold.formats.torch_dtypes import follow, lend_dtypes
 from bnfold.formats.torch_entries import unfolded_in, without_optimiser
 from bnfold.formats.torch_files import FORMATS, Checkpoint, read_checkpoint
-from bnfold.formats.torch_inputs import GivenInputs, example_inputs
-from bnfold.formats.torch_running import Inputs
+from bnfold.formats.torch_inputs import GivenInputs, recorded_inputs
+from bnfold.formats.torch_recordings import capture_all
+from bnfold.formats.torch_running import Inputs, unwrapped
 from bnfold.formats.torch_structure import Structure
 from bnfold.formats.torch_trusted import a_or_an, first_line, import_from_here, load_pickled_module
 
@@ -54,7 +55,8 @@ class TorchModel:
         key: str = "",
         share: bool = True,
     ) -> None:
-        self.module = module
+        self.module = module if checkpoint else unwrapped(module)
+        self.is_unwrapped = self.module is not module
         self.checkpoint = checkpoint
         self.key = key
         self.share = share
@@ -62,6 +64,8 @@ class TorchModel:
         self.structure = Structure()
         self.removed_calls = 0
         self.is_calibrated = False
+        self.found_out: tuple[str, ...] = ()
+        """What showed when both modules ran."""
         self.counts: tuple[int, int] | None = None
         self.companions: tuple[TorchModel, ...] = ()
 
@@ -115,11 +119,16 @@ class TorchModel:
     @cached_property
     def inputs(self) -> Inputs:
         """Example inputs: those given, or what the first layer determines."""
-        return example_inputs(self.module, self.given_inputs)
+        return self.recordings[0]
+
+    @cached_property
+    def recordings(self) -> list[Inputs]:
+        """All example inputs, each of which is recorded."""
+        return recorded_inputs(self.module, self.given_inputs)
 
     @cached_property
     def _captured(self) -> Capture:
-        return capture(self.module, self.inputs)
+        return capture_all(self.module, self.recordings)
 
     @property
     def view(self) -> GraphView:
@@ -129,7 +138,9 @@ class TorchModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about this model beyond the verdicts."""
-        notes = self._captured.notes
+        notes = (*self._captured.notes, *self.found_out)
+        if self.is_unwrapped:
+            notes += ("the module was wrapped, for other devices or compiled; the one underneath was folded",)
         if self.module.training:
             notes += ("the module is in training mode; it was folded as in inference mode (eval)",)
         if self.checkpoint is None:
@@ -155,8 +166,9 @@ class TorchModel:
         original = self.module
         self.module, self.structure = folded_copy(original, self._captured, plan, share=self.share)
         if plan.folds:
-            check_same_outputs(self.module, self.inputs, self._captured.outputs)
-            check_another_batch(original, self.module, self.inputs)
+            for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
+                check_same_outputs(self.module, inputs, outputs)
+            self.found_out = check_other_inputs(original, self.module, self.inputs)
         self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         self.counts = (len(plan.folds), len(plan))
         self._keep_in_checkpoint(original)

@@ -53,6 +53,18 @@ def structural_copy(
         ) from error
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module underneath DataParallel, DistributedDataParallel and torch.compile."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(module, wrappers) or COMPILED in module._modules:  # noqa: SLF001 - asking by name may run code
+        module = module.get_submodule("module" if isinstance(module, wrappers) else COMPILED)
+    return module
+
+
+COMPILED = "_orig_mod"
+"""Under this name torch.compile keeps the module that it has compiled."""
+
+
 def run(module: nn.Module, inputs: Inputs, recorder: AbstractContextManager[object] = NOBODY) -> object:
     """One run in inference mode; parameters and random state are afterwards as before. UsageError where it fails."""
     own: Inputs = tree_map(_copied, inputs)

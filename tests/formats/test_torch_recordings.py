@@ -1,0 +1,180 @@
+"""Several recorded inputs, other sizes and samples, and modules in wrappers: refusals first."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch_modules import assert_close, run, shaken, verdicts
+
+from bnfold import fold
+from bnfold.errors import InputError, UsageError
+
+SMALL = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+LARGE = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(2))
+
+
+class Net(nn.Module):
+    """Two convolutions and a batch norm; ``path`` says how they are wired for an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv, self.other, self.bn = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.path(x))
+
+    def path(self, x: torch.Tensor) -> Any:
+        return self.bn(self.conv(x))
+
+
+class BySize(Net):
+    """A ReLU stands between for images that are no squares."""
+
+    def path(self, x: torch.Tensor) -> Any:
+        y = self.conv(x)
+        return self.bn(y if x.shape[2] == x.shape[3] else y.relu())
+
+
+class BySign(Net):
+    """Which convolution feeds the batch norm, the data decides."""
+
+    def path(self, x: torch.Tensor) -> Any:
+        return self.bn(self.conv(x)) if x.mean() > 0 else self.bn(self.other(x))
+
+
+class Raw(Net):
+    """Without the batch norm for images that are no squares."""
+
+    def path(self, x: torch.Tensor) -> Any:
+        return self.bn(self.conv(x)) if x.shape[2] == x.shape[3] else self.conv(x)
+
+
+WIDE = SMALL[:, :, :4]
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs"),
+    [
+        pytest.param(BySize, [SMALL, WIDE], id="an operator between, in one of them"),
+        pytest.param(BySign, [SMALL.abs(), -SMALL.abs()], id="another layer, by the data"),
+        pytest.param(Raw, [SMALL, (WIDE,)], id="no batch norm, in one of them"),
+        pytest.param(Raw, [{"x": SMALL}, SMALL, WIDE], id="of three inputs, by keyword and by position"),
+    ],
+)
+def test_what_is_read_differently_in_another_recorded_run_is_kept(make: type[Net], inputs: list[Any]) -> None:
+    net = make()
+    result = fold(net, inputs)
+    assert verdicts(result.plan) == {"bn": "fan-out"}
+    assert "another of the recorded inputs" in result.plan.keeps[0].detail
+    assert torch.equal(run(result.model, WIDE), run(net, WIDE))
+
+
+def test_several_inputs_that_show_the_same_fold() -> None:
+    net = Net()
+    result = fold(net, [SMALL, WIDE, -SMALL[:1]])
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert_close(run(result.model, WIDE), run(net, WIDE))
+
+
+def test_a_path_that_depends_on_the_number_of_samples_is_an_error_that_says_so() -> None:
+    class ByBatch(Net):
+        def path(self, x: torch.Tensor) -> Any:
+            return self.bn(self.conv(x)) if len(x) > 1 else self.conv(x)
+
+    with pytest.raises(InputError, match="another number of samples"):
+        fold(ByBatch(), SMALL)
+
+
+def test_a_path_that_depends_on_the_size_of_large_images_is_noted() -> None:
+    class ByWidth(Net):
+        def path(self, x: torch.Tensor) -> Any:
+            return self.bn(self.conv(x)) if x.shape[3] > 100 else self.conv(x)
+
+    result = fold(ByWidth(), LARGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert any("images of other sizes" in warning for warning in result.warnings)
+
+
+def test_large_images_are_tried_at_other_sizes_and_samples_with_other_values() -> None:
+    class Watching(Net):
+        def path(self, x: torch.Tensor) -> Any:
+            seen.append(tuple(x.shape))
+            return super().path(x)
+
+    seen: list[tuple[int, ...]] = []
+    fold(Watching(), LARGE)
+    assert (1, 3, 96, 128) in seen
+    assert (2, 3, 64, 64) in seen
+    assert len(set(seen)) == 2
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+@dataclasses.dataclass
+class Result:
+    """An output with attributes, and more than tensors."""
+
+    logits: torch.Tensor
+    loss: None = None
+    extra: tuple[str, ...] = ("a",)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda y: {"y": y, "nested": [y * 2, None]},
+        lambda y: Pair(y, y * 2),
+        Result,
+        lambda y: (y, 3, "text"),
+    ],
+    ids=["dict", "named tuple", "dataclass", "tensors and more"],
+)
+def test_outputs_of_any_shape(wrap: Any) -> None:
+    class Wrapped(Net):
+        def forward(self, x: torch.Tensor, *, gain: torch.Tensor | None = None) -> Any:
+            return wrap(self.path(x if gain is None else x * gain))
+
+    net = Wrapped()
+    for inputs in (SMALL, {"x": SMALL, "gain": torch.tensor(2.0)}):
+        result = fold(net, inputs)
+        assert verdicts(result.plan) == {"bn": "conv"}
+        assert type(result.model(SMALL)) is type(net(SMALL))
+
+
+def wrapped(name: str, net: nn.Module) -> Any:
+    return nn.DataParallel(net) if name == "DataParallel" else torch.compile(net)
+
+
+# torch.compile imports what torch itself deprecates (2.13).
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("name", ["DataParallel", "torch.compile"])
+def test_the_module_underneath_a_wrapper_is_folded_and_it_is_said(name: str) -> None:
+    net = Net()
+    result = fold(wrapped(name, net), SMALL)
+    assert type(result.model) is Net
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert any("wrapped" in warning for warning in result.warnings)
+    assert_close(run(result.model, SMALL), run(net, SMALL))
+
+
+def test_a_wrapper_inside_stays() -> None:
+    net = shaken(nn.Sequential(nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), nn.ReLU()))
+    result = fold(net, SMALL)
+    assert verdicts(result.plan) == {"0.module.1": "0.module.0"}
+    assert type(result.model.get_submodule("0")) is nn.DataParallel
+
+
+def test_a_list_of_what_is_no_input_is_refused() -> None:
+    with pytest.raises(UsageError, match="neither tensors nor shapes"):
+        fold(Net(), [SMALL, ("text",)])  # type: ignore[arg-type]
