@@ -93,6 +93,7 @@ def verify(
         as_deployed=found.as_deployed,
         accuracy=found.accuracy,
         layers=found.layers,
+        batch_dependence=found.batch_dependence,
         passed=found.passed,
         warnings=found.warnings,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from bnfold.records import (
     AccuracyRecord,
+    BatchDependence,
     BatchNormRecord,
     BenchCase,
     BenchReport,
@@ -147,6 +148,13 @@ FAILED = VerifyReport(
     passed=False,
     warnings=("output 'logits' is constant: that proves little",),
 )
+TRAPPED = dataclasses.replace(
+    PASSED,
+    batch_dependence=(
+        BatchDependence("original", "logits", 100, 1.04, agreeing=9, distinct_alone=1, distinct_together=10),
+        BatchDependence("folded", "embedding", 100, 0.02, agreeing=None, distinct_alone=None, distinct_together=None),
+    ),
+)
 
 TIMINGS = (
     Timing("model.onnx", 0.512, 0.611, 0.0123, (0.5, 0.512, 0.611)),
@@ -239,6 +247,7 @@ REPORTS: dict[str, Report] = {
     "convert-dry-run": DRY_RUN,
     "verify-passed": PASSED,
     "verify-failed": FAILED,
+    "verify-trapped": TRAPPED,
     "bench": BENCHMARK,
     "calibrate": CALIBRATION,
     "calibrate-nothing": NOT_CALIBRATED,

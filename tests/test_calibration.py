@@ -70,6 +70,24 @@ def test_ten_thousand_training_images_give_the_accuracy_of_the_population_statis
 
 
 @pytest.mark.mnist
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_verify_shows_that_one_by_one_every_image_is_of_one_class(trapped: dict[str, Path], suffix: str) -> None:
+    options: dict[str, Any] = {} if suffix == ".onnx" else {"factory": FACTORY}
+    report = bnfold.verify(trapped[suffix], trapped[suffix], data="mnist", samples=200, **options)
+    assert [item.model for item in report.batch_dependence] == ["original", "folded"]
+    for item in report.batch_dependence:
+        assert (item.samples, item.distinct_alone, item.distinct_together) == (100, 1, 10)
+        assert item.agreeing is not None
+        assert item.agreeing < 20
+    assert any("bnfold calibrate MODEL --data DATA -o OUT" in warning for warning in report.warnings)
+
+
+@pytest.mark.mnist
+def test_verify_finds_no_trap_where_there_is_none() -> None:
+    assert bnfold.verify(SIGMOID100.onnx(), SIGMOID100.onnx(), data="mnist", samples=200).batch_dependence == ()
+
+
+@pytest.mark.mnist
 def test_a_trained_networks_own_statistics_hardly_move() -> None:
     report = bnfold.calibrate(SIGMOID100.onnx(), "mnist", refresh=True, samples=10_000, batch=500).report
     assert [item.action for item in report.batch_norms] == ["refreshed"] * 2

@@ -15,6 +15,7 @@ REPORTS = {
     "convert": sample.CONVERSION,
     "verify, passed": sample.PASSED,
     "verify, failed": sample.FAILED,
+    "verify, trapped": sample.TRAPPED,
     "bench": sample.BENCHMARK,
     "calibrate": sample.CALIBRATION,
     "calibrate, nothing to do": sample.NOT_CALIBRATED,

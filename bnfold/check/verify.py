@@ -10,11 +10,12 @@ import numpy as np
 from bnfold.check import Progress
 from bnfold.check.accuracy import AccuracyTally
 from bnfold.check.compare import Comparer
+from bnfold.check.dependence import batch_dependence
 from bnfold.check.inputs import Batch, Source
 from bnfold.check.shapes import dimensions
 from bnfold.check.tolerance import Tolerances, moved_by_one_ulp
 from bnfold.errors import UsageError
-from bnfold.records import AccuracyRecord, Comparison, DataRecord, LayerError
+from bnfold.records import AccuracyRecord, BatchDependence, Comparison, DataRecord, LayerError
 from bnfold.runtime.session import Array, Session, TensorSpec
 
 _NO_TOLERANCES = Tolerances()
@@ -46,6 +47,7 @@ class Verification:
     layers: tuple[LayerError, ...]
     passed: bool
     warnings: tuple[str, ...]
+    batch_dependence: tuple[BatchDependence, ...] = ()
 
 
 def verify(
@@ -83,6 +85,7 @@ def verify(
             progress(done, source.record.samples)
     comparison, deployed = run.comparisons(tolerances)
     accuracy = run.accuracy.result(max_flips, max_accuracy_drop)
+    dependence = run.batch_dependence(source)
     return Verification(
         data=source.record,
         as_written=comparison,
@@ -90,7 +93,8 @@ def verify(
         accuracy=accuracy,
         layers=run.layer_errors(),
         passed=comparison.passed and (accuracy is None or accuracy.passed),
-        warnings=(*run.doubts(comparison), *_deployment_warnings(deployed)),
+        warnings=(*run.doubts(comparison), *_deployment_warnings(deployed), *_traps(dependence)),
+        batch_dependence=dependence,
     )
 
 
@@ -122,6 +126,16 @@ class _Run:
         rounding = self._written.comparer.rounding_errors()
         written = self._written.comparer.result(tolerances, rounding)
         return written, self._deployed.comparer.result(tolerances, rounding) if self._deployed else None
+
+    def batch_dependence(self, source: Source) -> tuple[BatchDependence, ...]:
+        """The models, as written, whose output for a sample depends on the others of its batch."""
+        rounding = self._written.comparer.rounding_errors()
+        original, folded = self._written.pair.original, self._written.pair.folded
+        found = (
+            batch_dependence("original", original, source, rounding),
+            batch_dependence("folded", folded, source, rounding),
+        )
+        return tuple(item for item in found if item is not None)
 
     def layer_errors(self) -> tuple[LayerError, ...]:
         """In the order of the original's graph."""
@@ -186,6 +200,17 @@ def _alike(a: TensorSpec, b: TensorSpec) -> bool:
 
 def _described(spec: TensorSpec) -> str:
     return f"{spec.dtype} {'of any shape' if spec.shape is None else dimensions(spec.shape)}"
+
+
+def _traps(found: Sequence[BatchDependence]) -> list[str]:
+    """What is wrong with models whose predictions depend on the batch, and what to do."""
+    if not found:
+        return []
+    names = " and ".join(item.model for item in found)
+    return [
+        f"a sample's output depends on the other samples of its batch ({names}), as with batch norms that take each "
+        "batch's statistics; give them those of your data: bnfold calibrate MODEL --data DATA -o OUT"
+    ]
 
 
 def _deployment_warnings(comparison: Comparison | None) -> list[str]:

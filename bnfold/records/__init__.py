@@ -18,11 +18,19 @@ from bnfold.records.plan import (
     ReasonRecord,
     Verdict,
 )
-from bnfold.records.verify import AccuracyRecord, Comparison, LayerError, OutputDifference, VerifyReport
+from bnfold.records.verify import (
+    AccuracyRecord,
+    BatchDependence,
+    Comparison,
+    LayerError,
+    OutputDifference,
+    VerifyReport,
+)
 
 __all__ = [
     "SCHEMA",
     "AccuracyRecord",
+    "BatchDependence",
     "BatchNormRecord",
     "BenchCase",
     "BenchReport",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bnfold.records.common import SCHEMA, DataRecord, Environment, FileRecord, Report
 
@@ -71,6 +72,24 @@ class LayerError:
     relative_error: float
 
 
+@dataclass(frozen=True)
+class BatchDependence:
+    """A model whose output for a sample depends on the other samples of its batch, as with batch statistics.
+
+    The same ``samples`` were run one by one and together. ``relative_difference`` is the largest difference of
+    ``output``, relative to its largest value. ``agreeing`` predictions are the same; there are ``distinct_alone``
+    different ones among those one by one, and ``distinct_together``. None where no output holds scores.
+    """
+
+    model: Literal["original", "folded"]
+    output: str
+    samples: int
+    relative_difference: float
+    agreeing: int | None
+    distinct_alone: int | None
+    distinct_together: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport(Report):
     """Are two models the same network? ``passed`` is the verdict; ``as_deployed`` only warns."""
@@ -86,5 +105,6 @@ class VerifyReport(Report):
     as_deployed: Comparison | None
     accuracy: AccuracyRecord | None
     layers: tuple[LayerError, ...] = ()
+    batch_dependence: tuple[BatchDependence, ...] = ()
     passed: bool
     warnings: tuple[str, ...] = ()

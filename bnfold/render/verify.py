@@ -10,7 +10,9 @@ from bnfold.render.numbers import counted, error, percent
 from bnfold.render.page import Block, Cell, Column, Page, Styled, Table
 
 if TYPE_CHECKING:
-    from bnfold.records import AccuracyRecord, Comparison, DataRecord, OutputDifference, VerifyReport
+    from collections.abc import Sequence
+
+    from bnfold.records import AccuracyRecord, BatchDependence, Comparison, DataRecord, OutputDifference, VerifyReport
 
 _COLUMNS = (
     Column("output", cut=True),
@@ -43,6 +45,8 @@ def judgement_blocks(report: VerifyReport, page: Page) -> list[Block]:
         blocks += _comparison_blocks("as deployed (this one only warns)", report.as_deployed, page)
     if report.accuracy is not None:
         blocks += [*_accuracy_blocks(report.accuracy), ""]
+    if report.batch_dependence:
+        blocks += [*_dependence_blocks(report.batch_dependence), ""]
     return [*blocks, Styled("PASS", "bold green") if report.passed else Styled("FAIL", "bold red")]
 
 
@@ -114,6 +118,37 @@ def _accuracy_blocks(accuracy: AccuracyRecord) -> list[Block]:
     if accuracy.flipped:
         blocks.append(f"flipped samples: {_first(accuracy.flipped)}")
     return blocks
+
+
+def _dependence_blocks(found: Sequence[BatchDependence]) -> list[Block]:
+    """What becomes of the same samples one by one and together."""
+    columns = (
+        Column("model"),
+        Column("output", cut=True),
+        Column("samples", "right", drop=2),
+        Column("difference", "right", drop=1),
+        Column("agree", "right"),
+        Column("classes alone", "right"),
+        Column("classes together", "right"),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            printable(item.model),
+            printable(item.output),
+            f"{item.samples:,}",
+            error(item.relative_difference),
+            *("" if count is None else f"{count:,}" for count in _counts(item)),
+        )
+        for item in found
+    ]
+    return [
+        Styled("the same samples one by one and together: their outputs depend on the batch", "bold yellow"),
+        Table(columns, rows),
+    ]
+
+
+def _counts(item: BatchDependence) -> tuple[int | None, ...]:
+    return item.agreeing, item.distinct_alone, item.distinct_together
 
 
 def flips_line(accuracy: AccuracyRecord) -> str:

@@ -225,7 +225,8 @@ def test_the_original_is_moved_by_one_ulp_and_the_folded_is_not() -> None:
     x, moved = (feeds["x"] for feeds in pair.original.fed[:2])
     assert np.all(np.abs(moved - x) == np.abs(np.nextafter(x, moved) - x))
     assert {int(sign) for sign in np.sign(moved - x).flat} == {-1, 1}
-    assert len(pair.folded.fed) * 2 == len(pair.original.fed)
+    alike = [len(session.fed) for session in (pair.original, pair.folded)]
+    assert alike[0] - alike[1] == 2  # as many as there are batches
 
 
 def test_progress_counts_samples() -> None:

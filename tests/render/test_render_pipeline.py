@@ -22,6 +22,7 @@ COUNTS = {
     "convert-dry-run": (1, 0, 0),
     "verify-passed": (2, 0, 0),
     "verify-failed": (3, 0, 2),
+    "verify-trapped": (2, 0, 0),
     "bench": (5, 0, 0),
     "calibrate": (3, 1, 0),
     "calibrate-nothing": (1, 0, 0),

@@ -19,6 +19,7 @@ REPORTS: dict[str, Report] = {
     "convert": sample.CONVERSION,
     "verify, passed": sample.PASSED,
     "verify, failed with NaN": sample.FAILED,
+    "verify, trapped": sample.TRAPPED,
     "bench": sample.BENCHMARK,
     "calibrate": sample.CALIBRATION,
     "calibrate, nothing to do": sample.NOT_CALIBRATED,
