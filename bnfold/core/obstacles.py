@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node
+from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.layout import MOST_ELEMENTS, Spread
 from bnfold.core.reason import Miss, Reason
 
 
 def blocked(node: Node) -> Miss:
     """Nothing crosses this node. What its front end knows of it says why."""
-    why = f" ({node.lock.detail})" if node.lock else ""
-    return Miss(
-        Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies between the batch norm and any layer{why}"
-    )
+    reason, why = Reason.NO_LINEAR_LAYER, ""
+    if node.lock and node.kind is OpKind.OPAQUE:
+        reason, why = node.lock.reason, f" ({node.lock.detail})"
+    return Miss(reason, node, f"{node.op} {node.label!r} lies between the batch norm and any layer{why}")
 
 
 def mixes(node: Node) -> Miss:

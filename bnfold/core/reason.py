@@ -142,7 +142,8 @@ class Reason(Enum):
         212,
         "inside-function",
         "the batch norm is inside a local function of the model",
-        "A function's body serves all of its calls; its tensors come from the callers.",
+        "A fold in a function holds for every call: its constants are its own, or come from the only call. "
+        "Nothing is carried beyond the function, and one of another opset than the model is not followed.",
         "Inline the model's local functions (onnx.inliner.inline_local_functions), then convert again.",
     )
     UNLIKE_SIBLING = (

@@ -12,7 +12,8 @@ from onnx import AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, Tens
 from bnfold.core.graph import Constant, Lock, Value
 from bnfold.core.reason import Reason
 from bnfold.formats.onnx.computing import COMPUTABLE, Array, compute
-from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope
+from bnfold.formats.onnx.functions import shadowed_operators
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Call, Scope
 from bnfold.formats.onnx.shapes import TensorType
 from bnfold.formats.onnx.tensors import dtype_name, tensor_values, widened
 
@@ -41,7 +42,12 @@ class Constants:
         self._arrays: dict[str, Callable[[], Array]] = {}
         """The values as they are stored, before any widening, for computing with them."""
         self._makers: dict[str, tuple[Scope, NodeProto]] = {}
+        self._arguments: dict[str, tuple[Scope, int]] = {}
+        """The inputs of local functions: of which body, and which one."""
+        self._shadowed = shadowed_operators(model)
         for scope in scopes:
+            names = scope.function.input if scope.function else ()
+            self._arguments |= {scope.id(name): (scope, position) for position, name in enumerate(names)}
             self._add_tensors(scope, model.ir_version, freeze=freeze)
             for node in scope.graph.node:
                 self._add_node(scope, node)
@@ -51,6 +57,9 @@ class Constants:
         if value_id not in self._values and value_id in self._makers:
             self._values[value_id] = None  # where a chain runs in a circle, this ends it
             self._values[value_id] = self._computed(value_id, *self._makers[value_id])
+        if value_id not in self._values and value_id in self._arguments:
+            self._values[value_id] = None
+            self._values[value_id] = self._argument(value_id, *self._arguments[value_id])
         return self._values.get(value_id)
 
     def holds_square_root(self, value_id: str) -> bool:
@@ -58,9 +67,13 @@ class Constants:
         pending, seen = [value_id], set()
         while pending:
             current = pending.pop()
-            if current in seen or current not in self._makers:
+            if current in seen:
                 continue
             seen.add(current)
+            if current in self._arguments:
+                pending += [call.scope.id(name) for call, name in self._given(*self._arguments[current])]
+            if current not in self._makers:
+                continue
             scope, node = self._makers[current]
             if node.op_type == "Sqrt":
                 return True
@@ -86,8 +99,10 @@ class Constants:
 
     def _add_node(self, scope: Scope, node: NodeProto) -> None:
         """A Constant node's tensor, or a node that may turn out to be computable."""
-        if node.domain not in ONNX_DOMAINS or not node.output:
+        if node.domain not in ONNX_DOMAINS or not node.output or node.op_type in self._shadowed:
             return
+        if any(attribute.ref_attr_name for attribute in node.attribute):
+            return  # the callers of the function say what it is
         value_id = scope.id(node.output[0])
         if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
             self._add_tensor(value_id, tensor)
@@ -125,6 +140,27 @@ class Constants:
         if values is None:
             return None
         return self._add_array(value_id, str(values.dtype), values.shape, lambda: values)
+
+    def _given(self, body: Scope, position: int) -> list[tuple[Call, str]]:
+        """What the callers of a function give it as one of its inputs; without those who leave it out."""
+        return [
+            (call, call.node.input[position])
+            for call in body.calls
+            if position < len(call.node.input) and call.node.input[position]
+        ]
+
+    def _argument(self, value_id: str, body: Scope, position: int) -> Value | None:
+        """An input of a function: what the one call gives; where there are more, their constants may differ."""
+        given = [(call.scope.id(name), self.value(call.scope.id(name))) for call, name in self._given(body, position)]
+        if len(body.calls) == 1 and given and given[0][1] is not None:
+            source, value = given[0]
+            if source in self._arrays:
+                self._arrays[value_id] = self._arrays[source]
+            return Value(value_id, value.constant, value.lock) if value else None
+        if body.function is None or len(body.calls) == 1 or any(value is None for _, value in given):
+            return None
+        detail = f"the function {body.function.name!r} takes it from its callers, which are {len(body.calls)}"
+        return Value(value_id, lock=Lock(Reason.INSIDE_FUNCTION, detail))
 
     def _computed_later(self, value_id: str, run: Callable[[], Array | None]) -> Value | None:
         """A value whose type and shape onnx can tell; it is computed whenever it is loaded, and not kept."""

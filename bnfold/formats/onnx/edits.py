@@ -15,6 +15,7 @@ from bnfold.core.pointwise import run_affine, scale_and_shift, swallowed
 from bnfold.core.rounding import rounded
 from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Edit, Plan
+from bnfold.formats.onnx.functions import write_back
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.raising import BROADCAST_ATTRIBUTE_UNTIL
@@ -44,7 +45,9 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTe
         if change.leaving:
             editor.take_out(change.removed)
     editor.patch.finish()
-    return editor.patch.tensors
+    write_back(view.scopes, editor.patch.tensors)
+    names = {tensor.name for tensor in model.graph.initializer}
+    return {name: tensor for name, tensor in editor.patch.tensors.items() if name in names}
 
 
 class _Editor:
@@ -70,17 +73,17 @@ class _Editor:
         old_weight = proto.input[1]
         self.patch.orphan(place.scope, [old_weight])
         tensor = NewTensor(weight.dtype, weight.shape, new_weight)
-        proto.input[1] = self.patch.add_tensor(f"{old_weight}_folded", tensor)
+        proto.input[1] = self.patch.add_tensor(place.scope, f"{old_weight}_folded", tensor)
         if new_bias is None:
             return
         old_bias = self.bias_name(place, bias)
         if old_bias:
             self.patch.orphan(place.scope, [old_bias])
-        self.set_bias(place, self.add_values(old_bias or _bias_for(old_weight), new_bias, bias_dtype))
+        self.set_bias(place, self.add_values(place, old_bias or _bias_for(old_weight), new_bias, bias_dtype))
 
-    def add_values(self, old: str, values: NDArray[Any], dtype: str) -> str:
+    def add_values(self, place: Place, old: str, values: NDArray[Any], dtype: str) -> str:
         """A new initializer in place of ``old``; its name."""
-        return self.patch.add_tensor(f"{old}_folded", NewTensor.of(values, dtype))
+        return self.patch.add_tensor(place.scope, f"{old}_folded", NewTensor.of(values, dtype))
 
     def rewrite_batch_norm(self, edit: Edit) -> None:
         """The batch norm reads a new scale and shift."""
@@ -91,7 +94,7 @@ class _Editor:
                 raise ValueError(f"{edit.node.label!r} has no constant parameters")
             old = place.proto.input[slot]
             self.patch.orphan(place.scope, [old])
-            place.proto.input[slot] = self.add_values(old, values, constant.dtype)
+            place.proto.input[slot] = self.add_values(place, old, values, constant.dtype)
 
     def rewrite_run(self, edit: Edit) -> None:
         """A multiplication and an addition take the place of a run; one that would change nothing is left out."""
@@ -110,7 +113,7 @@ class _Editor:
             tensor = NewTensor.of(stored, constant.dtype)
             result = place.output if position == len(needed) else self.patch.unused(f"{place.output}_scaled")
             name = self.patch.unused(f"{place.proto.name}_{op.lower()}") if place.proto.name else ""
-            inputs = [source, self.patch.add_tensor(wish, tensor)]
+            inputs = [source, self.patch.add_tensor(scope, wish, tensor)]
             node = helper.make_node(op, inputs, [result], name=name)
             node.attribute.extend(attributes)
             self.patch.insert(scope, place.positions[-1] + 1, node)

@@ -112,9 +112,10 @@ class Patch:
                 continue
             dropped[scope.prefix].add(name)
             node = self.producers.get(scope.id(name))
-            for source in node.input if node else ():
-                uses[scope.id(source)] -= 1
-                pending.append((scope, source))
+            sources = [(scope, source) for source in (node.input if node else ())]
+            for reader, source in sources + _arguments(scope, name):
+                uses[reader.id(source)] -= 1
+                pending.append((reader, source))
         for scope in self._scopes:
             names = dropped[scope.prefix]
             self._vanished[scope.prefix] |= names
@@ -122,12 +123,12 @@ class Patch:
             _drop(scope.graph.initializer, names)
             _drop_nodes(scope.graph, names)
 
-    def add_tensor(self, wish: str, tensor: NewTensor) -> str:
-        """A new initializer of the main graph, which every subgraph sees; before IR 4 it must be an input too.
+    def add_tensor(self, scope: Scope, wish: str, tensor: NewTensor) -> str:
+        """A new initializer of the graph around, which every subgraph sees; before IR 4 it must be an input too.
 
         Its name is ``unused(wish)``. The protobuf gets no values, which it would copy three times.
         """
-        graph, name = self.model.graph, self.unused(wish)
+        graph, name = scope.root.graph, self.unused(wish)
         graph.initializer.add(name=name, dims=tensor.shape, data_type=tensor.data_type)
         self.tensors[name] = tensor
         if self.model.ir_version < OVERRIDABLE_FROM_IR:
@@ -142,6 +143,15 @@ class Patch:
             name = f"{wish}_{number}"
         self._names.add(name)
         return name
+
+
+def _arguments(scope: Scope, name: str) -> list[tuple[Scope, str]]:
+    """What the callers of a function give it as ``name``, if that is an input of it, and in which graph."""
+    inputs = list(scope.function.input) if scope.function else []
+    if name not in inputs:
+        return []
+    position = inputs.index(name)
+    return [(call.scope, call.node.input[position]) for call in scope.calls if position < len(call.node.input)]
 
 
 def _readers(scopes: list[Scope]) -> defaultdict[str, list[NodeProto]]:

@@ -1,4 +1,4 @@
-"""The graphs of a model: the main one, and the bodies of If, Loop and Scan, which see the names around them.
+"""The graphs of a model: the main one, the bodies of If, Loop and Scan, which see the names around them, and functions.
 
 A value's id is its name with its scope's prefix, so that two branches may use one name for two values.
 """
@@ -6,9 +6,9 @@ A value's id is its name with its scope's prefix, so that two branches may use o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
 ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 """The two names of the standard operators' domain."""
@@ -22,6 +22,15 @@ class Scope:
     parent: Scope | None
     prefix: str
     defined: frozenset[str]
+    function: FunctionProto | None = None
+    """The local function of which this is the body."""
+    calls: list[Call] = field(default_factory=list)
+    """Who calls it."""
+
+    @property
+    def root(self) -> Scope:
+        """The outermost graph around: the main one, or a function's body, which sees nothing beyond."""
+        return self.parent.root if self.parent else self
 
     def owner(self, name: str) -> Scope | None:
         """The innermost scope, from this one outward, that defines ``name``; None where nobody does."""
@@ -35,13 +44,26 @@ class Scope:
         return owner.prefix + name
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A node that calls a function, and the graph that it is in."""
+
+    scope: Scope
+    node: NodeProto
+
+
 def scopes_of(model: ModelProto) -> list[Scope]:
     """Every graph of the model, outer before inner, in the order of the nodes that own them."""
-    found = [_scope(model.graph, None, "")]
+    return scopes_within(scope_of(model.graph, None, ""), 0)
+
+
+def scopes_within(root: Scope, number: int) -> list[Scope]:
+    """``root``, the graph of this number, and every graph in it, outer before inner."""
+    found = [root]
     for scope in found:  # grows while it is walked
         for node in scope.graph.node:
             for graph in subgraphs(node):
-                found.append(_scope(graph, scope, f"{len(found)}:"))
+                found.append(scope_of(graph, scope, f"{number + len(found)}:"))
     return found
 
 
@@ -54,9 +76,10 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield from attribute.graphs
 
 
-def _scope(graph: GraphProto, parent: Scope | None, prefix: str) -> Scope:
+def scope_of(graph: GraphProto, parent: Scope | None, prefix: str, function: FunctionProto | None = None) -> Scope:
+    """A graph, with the names that it defines."""
     defined = {value.name for value in graph.input}
     defined |= {tensor.name for tensor in graph.initializer}
     defined |= {tensor.values.name for tensor in graph.sparse_initializer}
     defined |= {name for node in graph.node for name in node.output if name}
-    return Scope(graph, parent, prefix, frozenset(defined))
+    return Scope(graph, parent, prefix, frozenset(defined), function)

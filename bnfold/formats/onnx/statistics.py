@@ -105,7 +105,7 @@ class OnnxStatistics:
             wish = f"{old.removesuffix('_population')}_population"
             if not self._is_part_of_the_signature(old):
                 self._patch.orphan(place.scope, [old])
-            proto.input[slot] = self._patch.add_tensor(wish, NewTensor.of(rounded(values, dtype), dtype))
+            proto.input[slot] = self._patch.add_tensor(place.scope, wish, NewTensor.of(rounded(values, dtype), dtype))
         for name in proto.output[1:]:
             self._patch.forget(place.scope, name)
         del proto.output[1:]
@@ -145,10 +145,10 @@ class OnnxStatistics:
         left = ""
         if not missing and node.lock is not None and node.lock.reason is not Reason.STATISTICS_OUTPUTS_USED:
             left = node.lock.detail
+        elif not missing and self._place_of(node) is None:
+            left = f"it is inside a {'function' if self._view.places[node.index].scope.root.function else 'subgraph'}"
         elif not missing and (mean is None or variance is None):
             left = "its statistics are computed while the model runs"
-        elif not missing and self._place_of(node) is None:
-            left = "it is inside a subgraph"
         return StoredStatistics(node.label, missing, mean, variance, epsilon, left)
 
     def _is_missing(self, node: Node) -> bool:
@@ -160,14 +160,14 @@ class OnnxStatistics:
     def _place_of(self, node: Node) -> Place | None:
         """Where a node of the main graph stands; None for one of a subgraph or a function."""
         place = self._view.places.get(node.index)
-        return place if place is not None and place.scope.parent is None else None
+        return place if place is not None and not (place.scope.parent or place.scope.function) else None
 
     def _require_calibratable(self, node: Node) -> None:
         """InputError where a batch norm in training mode is not in the main graph, or somebody wants more of it."""
         if node.lock is not None and node.lock.reason is not Reason.STATISTICS_OUTPUTS_USED:
             raise _refusal(node, node.lock.detail, node.lock.reason.remedy)
         if self._place_of(node) is None:
-            raise _refusal(node, "it is inside a subgraph (If, Loop or Scan)", "Move it out of the subgraph.")
+            raise _refusal(node, "it is inside a subgraph (If, Loop or Scan) or a function", "Move it out of there.")
         read = [name for name in node.outputs[1:] if self._view.graph.readers(name) or name in self._view.graph.outputs]
         if read:
             detail = f"its further output {read[0]!r} is used, which it does not have in inference mode"

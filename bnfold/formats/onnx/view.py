@@ -12,10 +12,11 @@ from onnx import FunctionProto, ModelProto, NodeProto
 
 from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Sums, Value
 from bnfold.core.reason import Reason
-from bnfold.core.traits import ScaleShiftStep, ScaleShiftTraits
+from bnfold.core.traits import BatchNormTraits, ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx import movers, operators, parts, pools
 from bnfold.formats.onnx.attributes import has_attributes_of_its_types
 from bnfold.formats.onnx.constants import Constants
+from bnfold.formats.onnx.functions import function_scopes, shadowed_operators
 from bnfold.formats.onnx.operators import MATRIX, Meaning, Operator, opaque
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.runs import step_of
@@ -37,8 +38,6 @@ def view_of(model: ModelProto, *, freeze: bool = False) -> OnnxView:
     translation = _Translation(model, freeze=freeze)
     for scope in translation.scopes:
         translation.add_graph(scope)
-    for function in model.functions:
-        translation.add_function(function)
     outputs = frozenset(scope.id(value.name) for scope in translation.scopes for value in scope.graph.output)
     graph = GraphView(tuple(translation.nodes), translation.value, outputs, translation.shapes, sums=Sums.JOIN_LAYERS)
     return OnnxView(graph, translation.places, translation.scopes)
@@ -48,9 +47,11 @@ class _Translation:
     """The work of ``view_of``: nodes get their indices, and their places, as they are added."""
 
     def __init__(self, model: ModelProto, *, freeze: bool) -> None:
-        self.scopes = scopes_of(model)
+        graphs = scopes_of(model)
+        self.scopes = [*graphs, *function_scopes(model, graphs)]
+        self.shadowed = shadowed_operators(model)
         self.opset = next((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), 1)
-        self.types = cache(lambda: inferred_types(model, self.scopes))
+        self.types = cache(lambda: inferred_types(model, graphs))
         self.shapes = cache(lambda: _shapes_of(self.types()))
         self.constants = Constants(model, self.scopes, self.types, freeze=freeze)
         self.outputs = {scope.id(value.name) for scope in self.scopes for value in scope.graph.output}
@@ -62,6 +63,11 @@ class _Translation:
 
     def add_graph(self, scope: Scope) -> None:
         """The operators of one graph, in order; a MatMul takes its bias Add along."""
+        if scope.function:
+            self.add_arguments(scope, scope.function)
+        if scope.root.function and not self.is_followed(scope.root.function):
+            self.add_unfollowed(scope, scope.root.function)
+            return
         taken: set[int] = set()
         for position, proto in enumerate(scope.graph.node):
             if position in taken:
@@ -73,7 +79,7 @@ class _Translation:
                 self.add_run(scope, run)
                 taken.update(run)
                 continue
-            meaning = _meaning(Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of))
+            meaning = self.meaning(Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of))
             if meaning.kind is OpKind.LINEAR and proto.op_type == "MatMul":
                 meaning = self.as_matrix(meaning)
             positions: tuple[int, ...] = (position,)
@@ -113,7 +119,7 @@ class _Translation:
     def step(self, scope: Scope, position: int) -> ScaleShiftStep | None:
         """What the node at ``position`` does, if it is arithmetic with a constant."""
         proto = scope.graph.node[position]
-        if proto.op_type not in ARITHMETIC or proto.domain not in ONNX_DOMAINS:
+        if proto.op_type not in ARITHMETIC - self.shadowed or proto.domain not in ONNX_DOMAINS:
             return None
         inputs = tuple(self.resolve(scope, name) for name in proto.input)
         return step_of(proto, self.opset, inputs, self.constants.value, self.shape_of)
@@ -211,18 +217,38 @@ class _Translation:
         """The type of a value as far as known."""
         return self.types().get(value)
 
-    def add_function(self, function: FunctionProto) -> None:
-        """The batch norms in a local function, which are reported and stay."""
-        opset = next((item.version for item in function.opset_import if item.domain in ONNX_DOMAINS), self.opset)
-        for proto in function.node:
-            if proto.op_type != "BatchNormalization" or proto.domain not in ONNX_DOMAINS:
-                continue
-            prefix = f"{function.domain}:{function.name}:"
-            inputs = tuple(prefix + name if name else None for name in proto.input)
-            outputs = tuple(prefix + name for name in proto.output if name)
-            meaning = _meaning(Operator(proto, opset, inputs, outputs, lambda _: None, lambda _: None))
-            lock = Lock(Reason.INSIDE_FUNCTION, f"it belongs to the function {function.name!r}")
-            self.add(proto, replace(meaning, lock=lock), outputs)
+    def add_arguments(self, body: Scope, function: FunctionProto) -> None:
+        """What a function takes from its callers, if it is no constant, comes out of a node that nothing crosses."""
+        lock = Lock(Reason.INSIDE_FUNCTION, f"of the function {function.name!r}, beyond which nothing is carried")
+        for name in function.input:
+            if self.constants.value(body.id(name)) is None:
+                node = Node(len(self.nodes), OpKind.OPAQUE, "input", name, (), (body.id(name),), lock=lock)
+                self.nodes.append(node)
+
+    def is_followed(self, function: FunctionProto) -> bool:
+        """Whether a function's body means what it would mean in the model."""
+        versions = {item.version for item in function.opset_import if item.domain in ONNX_DOMAINS}
+        return versions <= {self.opset}
+
+    def add_unfollowed(self, scope: Scope, function: FunctionProto) -> None:
+        """The batch norms of a function of another opset, which are reported and stay."""
+        lock = Lock(Reason.INSIDE_FUNCTION, f"the function {function.name!r} is of another opset than the model")
+        for proto in scope.graph.node:
+            if proto.op_type == "BatchNormalization" and proto.domain in ONNX_DOMAINS:
+                inputs = tuple(scope.id(name) if name else None for name in proto.input)
+                meaning = Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(epsilon=0.0), lock)
+                self.add(proto, meaning, tuple(scope.id(name) for name in proto.output if name))
+
+    def meaning(self, op: Operator) -> Meaning:
+        """What the table says of an operator, unless a function of the model has its name, or its callers a word."""
+        if op.proto.domain in ONNX_DOMAINS and op.proto.op_type in self.shadowed:
+            return opaque(op, "a function of the model has its name")
+        if not any(attribute.ref_attr_name for attribute in op.proto.attribute):
+            return _meaning(op)
+        lock = Lock(Reason.INSIDE_FUNCTION, "the callers of its function set an attribute of it")
+        if op.proto.op_type == "BatchNormalization" and op.proto.domain in ONNX_DOMAINS:
+            return Meaning(OpKind.BATCH_NORM, op.padded_inputs(5)[:5], BatchNormTraits(epsilon=0.0), lock)
+        return Meaning(OpKind.OPAQUE, op.inputs, lock=lock)
 
 
 def _meaning(op: Operator) -> Meaning:
