@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def verify(
     rtol: Tolerance = None,
     max_flips: int = 0,
     max_accuracy_drop: float | None = None,
+    layers: bool = False,
     mean: float | None = None,
     std: float | None = None,
     scale: float | None = None,
@@ -59,6 +61,7 @@ def verify(
     ``seed``), ``mnist``, an .npz file with ``x`` and labels ``y``, or a directory with MNIST. Raw pixels become
     (x / scale − mean) / std. ``atol`` and ``rtol`` replace the tolerance of each output's dtype; a dict gives them by
     output name. ``max_flips`` predictions may change on labelled data, ``max_accuracy_drop`` is a fraction.
+    ``layers`` compares inner values too, where both models have them: that shows where a difference begins.
 
     Raises BnfoldError where the comparison cannot be made; that the networks differ is a report, not an error.
     """
@@ -68,20 +71,23 @@ def verify(
 
     def judged(as_written: list[Session], as_deployed: list[Session] | None) -> judging.Verification:
         specs = as_written[0].inputs
+        watched = stack.enter_context(models.watched()) if layers else []
         return judging.verify(
             judging.Pair(*as_written),
             _source(data, models, specs, samples=samples, batch=batch, seed=seed, scaling=scaling),
             as_deployed=judging.Pair(*as_deployed) if as_deployed else None,
+            layers=judging.Pair(*watched) if watched else None,
             tolerances=Tolerances(_by_output(atol), _by_output(rtol)),
             max_flips=max_flips,
             max_accuracy_drop=max_accuracy_drop,
             progress=_labelled(progress, "verifying"),
         )
 
-    try:
-        found = judged(models.as_written(), models.as_deployed())
-    except NoKernelError:
-        found = judged(models.in_reference(), None)
+    with ExitStack() as stack:
+        try:
+            found = judged(models.as_written(), models.as_deployed())
+        except NoKernelError:
+            found = judged(models.in_reference(), None)
     source_record, output_record = models.records()
     return VerifyReport(
         version=__version__,
@@ -95,8 +101,11 @@ def verify(
         layers=found.layers,
         batch_dependence=found.batch_dependence,
         passed=found.passed,
-        warnings=found.warnings,
+        warnings=(*found.warnings, *([_NOTHING_INSIDE] if layers and not found.layers else [])),
     )
+
+
+_NOTHING_INSIDE = "the models have no inner value of one name that folding leaves as it is: --layers compared none"
 
 
 def bench(

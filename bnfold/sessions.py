@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,23 @@ class Models:
             for model in models
         ]
 
+    @contextmanager
+    def watched(self) -> Iterator[list[Session]]:
+        """Both models with inner values, which folding leaves as they are, for outputs; empty where there are none."""
+        with _watched_onnx(*self.paths) if self.is_onnx else self._watched_torch() as sessions:
+            yield sessions
+
+    @contextmanager
+    def _watched_torch(self) -> Iterator[list[Session]]:
+        from bnfold.formats.opening import open_torch
+        from bnfold.formats.torch_watching import Watching, activations
+        from bnfold.runtime import torch_eager
+
+        models = [open_torch(path, **self.opening) for path in self.paths]
+        original, folded = (activations(model.module) for model in models)
+        names = [name for name in original if name in folded]
+        yield [torch_eager.open_session(Watching(model.module, names), models[0].inputs) for model in models if names]
+
     def timed(self, runtime: str, threads: int | None) -> list[Session]:
         """All models in one runtime, for timing."""
         if runtime not in self.runtimes():
@@ -146,6 +163,17 @@ def _external_data(path: Path, is_onnx: bool) -> tuple[Path, ...]:  # noqa: FBT0
     from bnfold.formats.onnx.model import OnnxModel
 
     return OnnxModel.load(path).external
+
+
+@contextmanager
+def _watched_onnx(*paths: Path) -> Iterator[list[Session]]:
+    from bnfold.formats.onnx.model import OnnxModel
+    from bnfold.formats.onnx.watching import comparable_values, watched_files
+
+    models = [OnnxModel.load(path) for path in paths]
+    values = comparable_values(*models)
+    with ExitStack() as stack:
+        yield [stack.enter_context(_onnx_session(partial(watched_files, model, values))) for model in models if values]
 
 
 @contextmanager

@@ -33,6 +33,7 @@ class VerifyOptions(ModelOptions, DataOptions):
     rtol: Mapping[str, float] | None
     max_flips: int
     max_accuracy_drop: float | None
+    layers: bool
 
 
 def _by_output(
@@ -67,6 +68,7 @@ def _by_output(
     "--max-flips", type=click.IntRange(min=0), default=0, metavar="N", help="Predictions that may flip. [default: 0]"
 )
 @click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), metavar="X", help="Allowed loss; 0.001 is 0.1 %.")
+@click.option("--layers", is_flag=True, help="Compare inner values too: where does a difference begin?")
 @model_options
 @report_options
 def command(*, original: Path, folded: Path, presentation: Presentation, **options: Unpack[VerifyOptions]) -> int:

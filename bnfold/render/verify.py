@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bnfold.files.names import printable
@@ -12,7 +13,15 @@ from bnfold.render.page import Block, Cell, Column, Page, Styled, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bnfold.records import AccuracyRecord, BatchDependence, Comparison, DataRecord, OutputDifference, VerifyReport
+    from bnfold.records import (
+        AccuracyRecord,
+        BatchDependence,
+        Comparison,
+        DataRecord,
+        LayerError,
+        OutputDifference,
+        VerifyReport,
+    )
 
 _COLUMNS = (
     Column("output", cut=True),
@@ -28,6 +37,7 @@ _COLUMNS = (
     Column("verdict"),
 )
 _SHOWN_FLIPS = 10
+_SHOWN_LAYERS = 20
 
 
 def verification_blocks(report: VerifyReport, page: Page) -> list[Block]:
@@ -43,6 +53,8 @@ def judgement_blocks(report: VerifyReport, page: Page) -> list[Block]:
     blocks += _comparison_blocks("as written", report.as_written, page)
     if report.as_deployed is not None:
         blocks += _comparison_blocks("as deployed (this one only warns)", report.as_deployed, page)
+    if report.layers:
+        blocks += [*_layer_blocks(report.layers, page), ""]
     if report.accuracy is not None:
         blocks += [*_accuracy_blocks(report.accuracy), ""]
     if report.batch_dependence:
@@ -101,6 +113,24 @@ def _verdict(item: OutputDifference) -> str:
     if item.same_nan and item.same_inf:
         return "differs"
     return "Inf elsewhere" if item.same_nan else "NaN elsewhere"
+
+
+def _layer_blocks(layers: tuple[LayerError, ...], page: Page) -> list[Block]:
+    """Inner values in the order of the graph: all of them, or those that differ most."""
+    shown = layers
+    heading = f"inside: {counted(len(layers), 'value')} that folding leaves as they are"
+    if len(layers) > _SHOWN_LAYERS and not page.details:
+        worst = sorted(range(len(layers)), key=lambda index: _size(layers[index]), reverse=True)[:_SHOWN_LAYERS]
+        shown = tuple(layers[index] for index in sorted(worst))
+        heading += f"; the {_SHOWN_LAYERS} that differ most (--verbose shows all)"
+    columns = (Column("value", cut=True), Column("max error", "right"), Column("relative", "right"))
+    rows = [(printable(item.name), error(item.max_abs_error), error(item.relative_error)) for item in shown]
+    return [Styled(heading, "bold"), Table(columns, rows)]
+
+
+def _size(item: LayerError) -> float:
+    """How much a value differs; NaN is the worst."""
+    return math.inf if math.isnan(item.relative_error) else item.relative_error
 
 
 def _accuracy_blocks(accuracy: AccuracyRecord) -> list[Block]:

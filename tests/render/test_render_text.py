@@ -10,7 +10,7 @@ import pytest
 import sample_reports as sample
 
 from bnfold.core.reason import Reason
-from bnfold.records import ConvertReport, DataRecord, Report
+from bnfold.records import ConvertReport, DataRecord, LayerError, Report
 from bnfold.render.page import Page, laid_out
 from bnfold.render.reasons import reason_blocks, reason_table
 from bnfold.render.text import to_text, warnings_of
@@ -134,3 +134,14 @@ def test_a_reason_is_explained_with_its_remedy(reason: Reason) -> None:
 def test_the_table_of_reasons_names_every_one() -> None:
     lines = laid_out(reason_table(Reason), Page(width=80)).splitlines()
     assert [line.split()[0] for line in lines[1 : 1 + len(Reason)]] == [reason.code for reason in Reason]
+
+
+def test_of_many_inner_values_those_that_differ_most_are_shown_in_their_order() -> None:
+    errors = [float("nan"), *(index * 1e-9 for index in range(29))]
+    layers = tuple(LayerError(f"value {index}", error, error) for index, error in enumerate(errors))
+    report = dataclasses.replace(sample.PASSED, layers=layers)
+    text = to_text(report, Page())
+    shown = [int(line.split()[1]) for line in text.splitlines() if line.startswith("value ") and line[6].isdigit()]
+    assert shown == [0, *range(11, 30)]
+    assert "the 20 that differ most (--verbose shows all)" in text
+    assert to_text(report, Page(details=True)).count("\nvalue ") == 31
