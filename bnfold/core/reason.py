@@ -36,7 +36,8 @@ class Reason(Enum):
         "parameters-not-constant",
         "a parameter of the batch norm is computed while the model runs",
         "Folding needs the values of scale, shift, mean and variance; a computed one may differ from run to run.",
-        "Store the parameter in the model (an initializer, a buffer), or run a constant-folding pass first.",
+        "Store the parameter in the model (an initializer, a buffer), or run a constant-folding pass first; where it "
+        "is computed from each batch, bnfold calibrate MODEL --data DATA -o OUT gives it a fixed value.",
     )
     STATISTICS_OUTPUTS_USED = (
         104,

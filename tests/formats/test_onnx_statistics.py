@@ -199,6 +199,67 @@ def test_every_form_of_training_mode_ends_with_one_output(opset: int, op: str, o
     assert list(verdicts.values()) == ["h"]
 
 
+AXES = {13: "<axes = [0, 2, 3], keepdims = {}>({})", 18: "<keepdims = {}>({}, axes)"}
+
+
+def spelled_out(source: str, output: str, opset: int, suffix: str = "") -> str:
+    """A batch norm without running statistics as torch exports it."""
+    mean, kept, variance = (f"ReduceMean{AXES[opset]}" for _ in range(3))
+    p, u = f"p{suffix}", suffix
+    return (
+        f"mean{u} = {mean.format(0, source)} kept{u} = {kept.format(1, source)} {p} = Sub({source}, kept{u}) "
+        f"square{u} = Mul({p}, {p}) var{u} = {variance.format(0, f'square{u}')} "
+        f"{output} = BatchNormalization<epsilon = 0.001>({source}, g{suffix}, b{suffix}, mean{u}, var{u}) "
+    )
+
+
+@pytest.mark.parametrize("opset", AXES)
+def test_statistics_that_the_model_computes_of_each_batch_are_replaced_and_gone(opset: int) -> None:
+    tensors = {"w": weight(4, 3, 3, 3), "axes": np.array([0, 2, 3])} | parameters(4, "1") | parameters(4, "2")
+    body = f"h = Conv(x, w) {spelled_out('h', 'n', opset, '1')} r = Relu(n) {spelled_out('r', 'y', opset, '2')}"
+    proto = model(body, tensors, x="float[N,3,6,6] x", y="float[N,4,4,4] y", opset=opset)
+    x = samples(40, 3, 6, 6, dtype="float32")
+    result, report = calibrated(proto, x)
+    assert [(item.action, item.step) for item in report.batch_norms] == [("estimated", 1), ("estimated", 2)]
+    assert [node.op_type for node in result.graph.node] == ["Conv", "BatchNormalization", "Relu", "BatchNormalization"]
+    assert opset == 13 or "axes" not in {item.name for item in result.graph.initializer}
+    conv = outputs_of(
+        model("y = Conv(x, w)", {"w": tensors["w"]}, x="float[N,3,6,6] x", y="float[N,4,4,4] y"), {"x": x}
+    )
+    mean, variance, values = normalised(conv["y"].astype(np.float64), tensors, "1")
+    np.testing.assert_allclose(stored(result, 3)[0], mean, rtol=1e-5)
+    np.testing.assert_allclose(stored(result, 4)[0], variance, rtol=1e-5)
+    np.testing.assert_allclose(stored(result, 3)[1], np.maximum(values, 0).mean(axis=(0, 2, 3)), rtol=1e-4)
+
+
+def test_computed_statistics_that_somebody_else_reads_stay_computed_for_him() -> None:
+    tensors = {"axes": np.array([0, 2, 3])} | parameters(3)
+    proto = model(
+        f"{spelled_out('x', 'y', 18)} z = Exp(mean)", tensors, x="float[N,3,6,6] x", y="float[N,3,6,6] y, float[3] z"
+    )
+    result, _ = calibrated(proto, samples(40, 3, 6, 6, dtype="float32"))
+    assert sorted(node.op_type for node in result.graph.node) == ["BatchNormalization", "Exp", "ReduceMean"]
+
+
+OTHERWISE_COMPUTED = {
+    "from another value": ("other = Neg(x)", "other", "other"),
+    "not squared": ("d = Abs(x)", "x", "d"),
+}
+
+
+@pytest.mark.parametrize(("before", "mean", "variance"), OTHERWISE_COMPUTED.values(), ids=OTHERWISE_COMPUTED)
+def test_statistics_that_are_computed_otherwise_stay(before: str, mean: str, variance: str) -> None:
+    body = (
+        f"{before} m2 = ReduceMean<keepdims = 0>({mean}, axes) v2 = ReduceMean<keepdims = 0>({variance}, axes) "
+        "y = BatchNormalization(x, g, b, m2, v2)"
+    )
+    proto = model(body, {"axes": np.array([0, 2, 3])} | parameters(3), x="float[N,3,6,6] x", y="float[N,3,6,6] y")
+    report = calibrate(proto, samples(40, 3, 6, 6, dtype="float32"), refresh=True).report
+    assert [(item.action, item.why) for item in report.batch_norms] == [
+        ("kept", "its statistics are computed while the model runs")
+    ]
+
+
 def test_branches_share_a_pass_and_what_joins_them_takes_another() -> None:
     tensors = {"w": weight(5, 5, dtype="float64")}
     for suffix in "abcd":

@@ -13,7 +13,7 @@ def reads_of(graph: GraphProto) -> Mapping[int, Sequence[int]]:
     """By position of each node those of the nodes whose values it reads."""
     producers = {name: position for position, node in enumerate(graph.node) for name in node.output if name}
     return {
-        position: [producers[name] for name in dict.fromkeys(_names_read(node)) if name in producers]
+        position: [producers[name] for name in dict.fromkeys(names_read(node)) if name in producers]
         for position, node in enumerate(graph.node)
     }
 
@@ -27,7 +27,7 @@ def copy_needed(source: GraphProto, target: GraphProto, values: Collection[str])
         if position is None or position in nodes:
             continue
         nodes.add(position)
-        names = set(_names_read(source.node[position]))
+        names = set(names_read(source.node[position]))
         pending += names - needed
         needed |= names
     stored = {tensor.name for tensor in source.initializer}
@@ -38,10 +38,10 @@ def copy_needed(source: GraphProto, target: GraphProto, values: Collection[str])
     target.input.extend(value for value in source.input if value.name in needed or value.name not in stored)
 
 
-def _names_read(node: NodeProto) -> Iterator[str]:
+def names_read(node: NodeProto) -> Iterator[str]:
     """The names that a node reads, also those that its subgraphs take from around them."""
     yield from node.input
     for graph in subgraphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
-            yield from _names_read(inner)
+            yield from names_read(inner)

@@ -20,8 +20,9 @@ from bnfold.formats.onnx.model import OnnxModel
 from bnfold.formats.onnx.operators import IS_TEST_UNTIL, TRAINING_MODE_FROM
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place
-from bnfold.formats.onnx.scopes import ONNX_DOMAINS
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope
 from bnfold.formats.onnx.shapes import TensorType, inferred_types
+from bnfold.formats.onnx.spelled_out import spelled_out, unread
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import view_of
 from bnfold.formats.onnx.writing import model_files
@@ -55,6 +56,7 @@ class OnnxStatistics:
         for node, stored in zip(self._nodes, self.batch_norms, strict=True):
             if stored.is_missing:
                 self._require_calibratable(node)
+            if self._is_in_training_mode(node):
                 self._name_all_outputs(node)
 
     @property
@@ -100,6 +102,7 @@ class OnnxStatistics:
         proto = place.proto
         dtype = self._dtype(self._nodes[index])
         require_fitting(self.batch_norms[index].name, dtype, mean, variance)
+        spelled = self._spelled_out(self._nodes[index])
         for slot, values in ((MEAN, mean), (VARIANCE, variance)):
             old = proto.input[slot]
             wish = f"{old.removesuffix('_population')}_population"
@@ -109,6 +112,7 @@ class OnnxStatistics:
         for name in proto.output[1:]:
             self._patch.forget(place.scope, name)
         del proto.output[1:]
+        self._drop(place.scope, unread(self._graph, spelled))
         if self._opset <= IS_TEST_UNTIL:
             _set(proto, "is_test", 1)
         elif any(item.name == "training_mode" for item in proto.attribute):
@@ -119,6 +123,13 @@ class OnnxStatistics:
         self._patch.finish()
         if self._patch.tensors:
             self.model.take_in(self._patch.tensors)
+
+    def _drop(self, scope: Scope, positions: Collection[int]) -> None:
+        """Take out nodes that nobody reads any more."""
+        nodes = [self._graph.node[position] for position in positions]
+        self._patch.remove(scope, positions, [name for node in nodes for name in node.input])
+        for name in (name for node in nodes for name in node.output):
+            self._patch.forget(scope, name)
 
     @cached_property
     def _prefix(self) -> str:
@@ -141,7 +152,7 @@ class OnnxStatistics:
         constants = [graph.constant(node.inputs[slot]) for slot in (MEAN, VARIANCE)]
         mean, variance = (constant.load().astype("float64") if constant else None for constant in constants)
         epsilon = traits.epsilon if isinstance(traits, BatchNormTraits) else 0.0
-        missing = self._is_missing(node)
+        missing = self._is_in_training_mode(node) or bool(self._spelled_out(node))
         left = ""
         if not missing and node.lock is not None and node.lock.reason is not Reason.STATISTICS_OUTPUTS_USED:
             left = node.lock.detail
@@ -151,11 +162,18 @@ class OnnxStatistics:
             left = "its statistics are computed while the model runs"
         return StoredStatistics(node.label, missing, mean, variance, epsilon, left)
 
-    def _is_missing(self, node: Node) -> bool:
+    def _is_in_training_mode(self, node: Node) -> bool:
         """BatchNormalization-1 to -13 trains where it has further outputs, up to -6 unless ``is_test``."""
         if isinstance(node.traits, BatchNormTraits) and node.traits.training:
             return True
         return IS_TEST_UNTIL < self._opset < TRAINING_MODE_FROM and len(node.outputs) > 1
+
+    def _spelled_out(self, node: Node) -> frozenset[int]:
+        """Where the statistics of the batch are computed beside a batch norm of the main graph."""
+        place = self._place_of(node)
+        if place is None or len(place.proto.input) <= VARIANCE:
+            return frozenset()
+        return spelled_out(self._graph, place.proto, lambda name: self._view.graph.value_of(name) is not None)
 
     def _place_of(self, node: Node) -> Place | None:
         """Where a node of the main graph stands; None for one of a subgraph or a function."""
