@@ -69,6 +69,34 @@ REFUSALS = [
         id="an equation",
     ),
     case(
+        "no-linear-layer",
+        f"p = MatMul(x, w) a = Add(p, k) y = {bn('a')}",
+        {"w": weight(3, 1), **parameters(4), "k": weight(4)},
+        x="float[2,3] x",
+        id="a sum that spreads one feature over four",
+    ),
+    case(
+        "no-linear-layer",
+        f"p = MatMul(x, w) a = Add(p, k) y = {bn('a')}",
+        {"w": weight(3, 4), **parameters(2), "k": weight(3, 2, 4)},
+        x="float[2,3] x",
+        id="a sum that adds an axis",
+    ),
+    case(
+        "no-linear-layer",
+        f"p = MatMul(x, w) a = Add(p, k) y = {bn('a')}",
+        {"w": weight(3, 4), **parameters(4), "k": weight(2, 4)},
+        x="float[2,3] x",
+        id="a sum with a row per sample",
+    ),
+    case(
+        "no-linear-layer",
+        f'{C} r = Resize<mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize">(c, roi, , sizes) '
+        f"y = {bn('r')}",
+        CONV | integers(sizes=[2, 4, 6, 6]) | {"roi": np.array([0, 0, -0.5, -0.5, 1, 1, 1.5, 1.5], np.float32)},
+        id="resized beyond the border",
+    ),
+    case(
         "layout-moves-channels",
         f"{C} r = ReduceSum(c, a) y = {bn('r')}",
         {**CONV, **integers(a=[1]), **parameters(1)},
@@ -262,6 +290,20 @@ FOLDS = [
         {"w": weight(1, 6, 4), "k": weight(1, 1, 1, 4), **parameters(4)},
         x="float[2,3,5,6] x",
         id="a batch of one matrix, with a bias, on more axes",
+    ),
+    case(
+        "y",
+        f"n = {bn('x')} t = Transpose(n) y = Gemm<transA = 1, alpha = 0.5>(t, w, k)",
+        {"w": weight(6, 4), "k": weight(4), **parameters(6)},
+        x="float[2,6] x",
+        id="transposed twice, linear head",
+    ),
+    case(
+        "y",
+        f"n = {bn('x')} y = Gemm<transA = 1>(n, w)",
+        {"w": weight(2, 4), **{name: np.full(6, values[0]) for name, values in parameters(6).items()}},
+        x="float[2,6] x",
+        id="one scale for all, a transposed matrix below",
     ),
     case(
         "y",

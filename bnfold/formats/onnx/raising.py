@@ -57,7 +57,7 @@ def _reshape(node: NodeProto) -> NodeProto | None:
     sizes = next((item for item in node.attribute if item.name == "shape"), None)
     if sizes is None:
         return None
-    name = f"{node.output[0]}:sizes"
+    name = f"sizes of {node.output[0]}"
     constant = helper.make_node(
         "Constant", [], [name], value=helper.make_tensor("", TensorProto.INT64, [len(sizes.ints)], sizes.ints)
     )

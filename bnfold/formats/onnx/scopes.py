@@ -5,8 +5,9 @@ A value's id is its name with its scope's prefix, so that two branches may use o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
@@ -52,9 +53,15 @@ class Call:
     node: NodeProto
 
 
+_INNER_PREFIX = re.compile(r"\d+:")
+"""How ids in inner graphs begin; where a name of the main graph does too, its ids begin with a colon."""
+
+
 def scopes_of(model: ModelProto) -> list[Scope]:
     """Every graph of the model, outer before inner, in the order of the nodes that own them."""
-    return scopes_within(scope_of(model.graph, None, ""), 0)
+    main = scope_of(model.graph, None, "")
+    looks_inner = any(_INNER_PREFIX.match(name) for name in main.defined)
+    return scopes_within(replace(main, prefix=":") if looks_inner else main, 0)
 
 
 def scopes_within(root: Scope, number: int) -> list[Scope]:
