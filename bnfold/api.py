@@ -16,10 +16,10 @@ from bnfold.errors import CheckFailedError, InputError, RequirementError, UsageE
 from bnfold.files.comparing import ComparingStream
 from bnfold.files.hashing import put
 from bnfold.files.names import printable
-from bnfold.files.recognise import require_model
-from bnfold.files.suffixes import require_fitting_name, suffix_of
+from bnfold.files.recognise import Kind, require_model
+from bnfold.files.suffixes import fitting_suffix, require_fitting_name, suffix_of
 from bnfold.files.writing import check_target
-from bnfold.formats.opening import Opening, open_model, open_pairs, torch_needed, wrap_model
+from bnfold.formats.opening import TARGETS, Opening, open_model, open_pairs, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
 from bnfold.reporting import unmatched_globs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
     from bnfold.files.writing import Content
-    from bnfold.formats.opening import Model
+    from bnfold.formats.opening import Model, Target
     from bnfold.formats.torch_inputs import GivenInputs
     from bnfold.formats.torch_module import Factory
 
@@ -124,6 +124,7 @@ def convert(
     merge_parallel: bool = False,
     pairs: Sequence[str] = (),
     eps: float | None = None,
+    to: Target | None = None,
     force: bool = False,
     verify: str | None = None,
     dry_run: bool = False,
@@ -138,15 +139,18 @@ def convert(
     with the original before it is put in place. ``check`` writes nothing and compares ``output`` byte for byte with
     what would be written; ``dry_run`` only writes nothing. ``bench`` times both afterwards. ``require_fold`` asks that
     any, or all, batch norms fold. An existing output needs ``force``. ``pairs`` of layer and batch norm (``conv1=bn1``)
-    and their ``eps`` stand for the architecture of a state_dict. The other options are those of ``fold``.
+    and their ``eps`` stand for the architecture of a state_dict. ``to`` names another kind of file for the output (one
+    that torch exports is always verified). The other options are those of ``fold``.
 
     Raises BnfoldError: CheckFailedError where ``verify`` or ``check`` fails, RequirementError for ``require_fold``,
     both with the report so far, and OutputError where the output could not be written. In all of these cases nothing
     is written, and what was there before is intact.
     """
     path = Path(source)
-    target = default_output(path) if output is None else Path(output)
-    require_fitting_name(target, require_model(path), path)
+    target = default_output(path, to) if output is None else Path(output)
+    require_fitting_name(target, TARGETS[to] if to else require_model(path), None if to else path)
+    if bench and to == "onnx" and require_model(path) is not Kind.ONNX:
+        raise UsageError("a PyTorch model and an ONNX model cannot be timed in one runtime", remedy="leave --bench out")
     if not (dry_run or check):
         check_target(target, force=force, inputs=[path])
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
@@ -155,19 +159,20 @@ def convert(
     load: Callable[[], Model] = partial(open_model, path, **opening, freeze=freeze)
     if pairs:
         load = partial(open_pairs, path, pairs, eps, key=key)
-    conversion = _conversion(load, path, only=only, skip=skip, merge_parallel=merge_parallel)
+    conversion = _conversion(load, path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
+    own = Opening(**{**opening, "trust_code": True})  # to run what bnfold has made; the source was trusted already
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
         _require_unchanged(report, conversion.contents(target))
         return report
-    if verify is not None:
+    if verify is not None or conversion.must_be_verified:
         from bnfold import comparison
 
         if not dry_run:
             conversion.require_writable(target, force=force)
         with _staged(conversion, target) as staged:
-            verification = comparison.verify(path, staged, **opening, data=verify, progress=progress)
+            verification = comparison.verify(path, staged, **own, data=verify or "random", progress=progress)
         report = replace(report, verification=verification)
         _require_passed(report, target)
     if dry_run:
@@ -176,7 +181,7 @@ def convert(
     if bench:
         from bnfold import comparison
 
-        timing = comparison.bench(path, target, **opening, progress=progress)
+        timing = comparison.bench(path, target, **own, progress=progress)
         report = replace(report, timing=timing)
     return report
 
@@ -206,15 +211,18 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def default_output(source: PathLike) -> Path:
-    """``NAME.folded.EXT`` beside ``source``."""
+def default_output(source: PathLike, to: Target | None = None) -> Path:
+    """``NAME.folded.EXT`` beside ``source``; EXT is its own, or that of the kind that it becomes."""
     path = Path(source)
     suffix = suffix_of(path)
-    return path.with_name(f"{path.name.removesuffix(suffix)}.folded{suffix}")
+    ending = suffix if to is None else fitting_suffix(TARGETS[to])
+    return path.with_name(f"{path.name.removesuffix(suffix)}.folded{ending}")
 
 
-def _conversion(load: Callable[[], Model], path: Path, *, only: Globs, skip: Globs, merge_parallel: bool) -> Conversion:
-    return Conversion.of(load, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel)
+def _conversion(
+    load: Callable[[], Model], path: Path, *, only: Globs, skip: Globs, merge_parallel: bool, to: Target | None = None
+) -> Conversion:
+    return Conversion.of(load, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel, to=to)
 
 
 def _require_no_architecture(opening: Opening, pairs: Sequence[str], *, runs: bool) -> None:

@@ -11,6 +11,7 @@ from bnfold import __version__
 from bnfold.core.verdict import Plan
 from bnfold.files.hashing import Beside, file_hash, file_record, write_hashed
 from bnfold.files.writing import Content, check_target, copy_of, same_file
+from bnfold.formats.opening import OWN_TARGETS, can_run, converted
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
@@ -18,7 +19,8 @@ from bnfold.reporting import batch_norm_records, unmatched_globs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bnfold.formats.opening import Model
+    from bnfold.formats.opening import Model, Target
+    from bnfold.formats.torch_targets import Converted
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +32,21 @@ class Conversion:
     plan: Plan
     nodes: NodeCount
     warnings: tuple[str, ...]
+    output: Model | Converted
+    """What is written: the model, or what it has become for ``--to``."""
 
     @classmethod
     def of(
-        cls, load: Callable[[], Model], path: Path, *, only: Sequence[str], skip: Sequence[str], merge_parallel: bool
+        cls,
+        load: Callable[[], Model],
+        path: Path,
+        *,
+        only: Sequence[str],
+        skip: Sequence[str],
+        merge_parallel: bool,
+        to: Target | None = None,
     ) -> Conversion:
-        """Load the model at ``path``, plan and fold it; the file is hashed meanwhile."""
+        """Load the model at ``path``, plan and fold it; the file is hashed meanwhile. ``to`` is what it becomes."""
         hashing = Beside(partial(file_hash, path))
         model = load()
         before = model.node_count
@@ -53,7 +64,11 @@ class Conversion:
                 }
             )
         warnings = (*model.notes, *unmatched_globs(decided, only, skip))
-        return cls(model, source, decided, NodeCount(before, model.node_count), warnings)
+        nodes = NodeCount(before, model.node_count)
+        if to is None or to == OWN_TARGETS.get(model.format):
+            return cls(model, source, decided, nodes, warnings, model)
+        output = _as_another_kind(model, to)
+        return cls(model, source, decided, nodes, (*warnings, *output.notes), output)
 
     @property
     def is_changed(self) -> bool:
@@ -77,7 +92,7 @@ class Conversion:
 
     def save(self, target: Path, *, force: bool) -> FileRecord:
         """Put the output in place at ``target``, as ``write_together`` does; which file it has become."""
-        record = write_hashed(self.contents(target), target, self.source.format, force=force, inputs=self._sources)
+        record = write_hashed(self.contents(target), target, self.output.format, force=force, inputs=self._sources)
         return replace(record, external=record.external or self._shared_data(target))
 
     def require_writable(self, target: Path, *, force: bool) -> None:
@@ -97,6 +112,21 @@ class Conversion:
     def contents(self, target: Path) -> Mapping[Path, Content]:
         """What is written, ``target`` last: the folded model, or the source byte for byte where nothing folds."""
         source = Path(self.source.path)
-        if not self.is_changed and not self.source.external:
+        if self.output is self.model and not self.is_changed and not self.source.external:
             return {target: copy_of(source)}
-        return self.model.files(target)
+        return self.output.files(target)
+
+    @property
+    def must_be_verified(self) -> bool:
+        """Whether another program than bnfold has made a running model of the folded one."""
+        return self.output is not self.model and bool(getattr(self.output, "runs", False))
+
+
+def _as_another_kind(model: Model, to: Target) -> Converted:
+    """The folded model as another kind of file; what runs keeps the names that its inputs and outputs have in torch."""
+    if to != "onnx" or not can_run(model):
+        return converted(model, to, (), ())
+    from bnfold.runtime.torch_eager import open_session
+
+    session = open_session(model.module, model.inputs)
+    return converted(model, to, [spec.name for spec in session.inputs], [spec.name for spec in session.outputs])

@@ -1,4 +1,4 @@
-"""Files become running models: which runtime a file wants, and that all files of a comparison get the same one."""
+"""Files become running models: which runtime each wants, and that those that are timed get the same one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bnfold.errors import UsageError
 from bnfold.files.hashing import file_record, put
 from bnfold.files.recognise import Kind, require_model
-from bnfold.formats.opening import Opening, format_of
+from bnfold.formats.opening import KEYED, Opening, format_of
 from bnfold.records import FileRecord, InputSpec
 from bnfold.runtime.session import NoKernelError, Session
 
@@ -26,29 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Models:
-    """The files of a comparison, all of one kind, and how to open those that are checkpoints."""
+    """The files of a comparison, and how to open those that are PyTorch's; ``onnx`` says which are not."""
 
     paths: tuple[Path, ...]
-    is_onnx: bool
+    onnx: tuple[bool, ...]
     opening: Opening
     external: tuple[tuple[Path, ...], ...] = ()
     """The files of external data of each."""
 
     @classmethod
     def at(cls, paths: Sequence[Path], opening: Opening) -> Models:
-        """The models at ``paths``; UsageError where ONNX files stand beside checkpoints.
+        """The models at ``paths``.
 
         UnsafeError where an ONNX model's external data lies outside its folder: the runtimes would read it.
         """
         kinds = [require_model(path) is Kind.ONNX for path in paths]
-        if any(kinds) and not all(kinds):
-            raise UsageError(
-                "an ONNX model and a PyTorch checkpoint cannot be compared",
-                where=", ".join(map(str, paths)),
-                remedy="export both to ONNX, or give both as checkpoints",
-            )
         external = tuple(map(_external_data, paths, kinds))
-        return cls(tuple(paths), all(kinds), opening, external)
+        return cls(tuple(paths), tuple(kinds), opening, external)
 
     def records(self) -> tuple[FileRecord, ...]:
         """A record of each file, with the size of its external data."""
@@ -61,11 +55,12 @@ class Models:
 
     def packages(self) -> tuple[str, ...]:
         """The packages that take part when these models run."""
-        return ("numpy", "onnx", "onnxruntime") if self.is_onnx else ("numpy", "torch")
+        onnx, torch = ("onnx", "onnxruntime") if any(self.onnx) else (), () if all(self.onnx) else ("torch",)
+        return ("numpy", *onnx, *torch)
 
     def metadata(self, key: str) -> str | None:
         """What the first model says of itself under ``key``; checkpoints say nothing."""
-        if not self.is_onnx:
+        if not self.onnx[0]:
             return None
         from bnfold.formats.onnx.model import metadata_of
 
@@ -73,21 +68,30 @@ class Models:
 
     def as_written(self) -> list[Session]:
         """All models, run operator by operator; NoKernelError where onnxruntime lacks one."""
-        if not self.is_onnx:
+        if not any(self.onnx):
             return self.in_torch()
         from bnfold.runtime import ort
 
-        return [ort.open_session(path, optimise=False) for path in self.paths]
+        return self._beside_torch([ort.open_session(path, optimise=False) for path in self._paths(is_onnx=True)])
 
     def in_reference(self) -> list[Session]:
-        """All models in onnx's reference implementation, which knows every operator and is slow."""
+        """ONNX models in onnx's reference implementation, which knows every operator and is slow; others in torch."""
         from bnfold.runtime import onnx_reference
 
-        return [onnx_reference.open_session(path) for path in self.paths]
+        return self._beside_torch([onnx_reference.open_session(path) for path in self._paths(is_onnx=True)])
+
+    def _beside_torch(self, in_onnx: Sequence[Session]) -> list[Session]:
+        """These sessions, and between them in torch those of the others, with the same number of samples."""
+        in_torch = iter(self.in_torch(is_batch_fixed=any(map(_is_fixed, in_onnx))))
+        others = iter(in_onnx)
+        return [next(others if is_onnx else in_torch) for is_onnx in self.onnx]
+
+    def _paths(self, *, is_onnx: bool) -> list[Path]:
+        return [path for path, kind in zip(self.paths, self.onnx, strict=True) if kind is is_onnx]
 
     def as_deployed(self, threads: int | None = None) -> list[Session] | None:
-        """All models as onnxruntime rewrites them by default; None for checkpoints, and where it lacks a kernel."""
-        if not self.is_onnx:
+        """All models as onnxruntime rewrites them by default; None where one is PyTorch's, or it lacks a kernel."""
+        if not all(self.onnx):
             return None
         from bnfold.runtime import ort
 
@@ -96,16 +100,25 @@ class Models:
         except NoKernelError:
             return None
 
-    def in_torch(self) -> list[Session]:
-        """All models in PyTorch eager, on the example inputs of the first."""
+    def in_torch(self, *, is_batch_fixed: bool = False) -> list[Session]:
+        """The models that are PyTorch's in eager mode, on the example inputs of the first."""
+        paths = self._paths(is_onnx=False)
+        if not paths:
+            return []
         from bnfold.formats.opening import open_torch
         from bnfold.runtime import torch_eager
 
-        models = [open_torch(path, **self.opening) for path in self.paths]
-        return [
-            torch_eager.open_session(model.module, models[0].inputs, is_batch_fixed=model.is_batch_fixed)
-            for model in models
-        ]
+        models = [open_torch(path, **self._opening_of(path)) for path in paths]
+        is_fixed = is_batch_fixed or any(model.is_batch_fixed for model in models)
+        return [torch_eager.open_session(model.module, models[0].inputs, is_batch_fixed=is_fixed) for model in models]
+
+    def _opening_of(self, path: Path) -> Opening:
+        """How to open the file at ``path``: a key is for those that have keys."""
+        keyed = [require_model(item) in KEYED for item in self.paths]
+        opening = self.opening.copy()
+        if any(keyed) and require_model(path) not in KEYED:
+            opening["key"] = None
+        return opening
 
     @contextmanager
     def watched(self) -> Iterator[list[Session]]:
@@ -127,7 +140,7 @@ class Models:
     def timed(self, runtime: str, threads: int | None) -> list[Session]:
         """All models in one runtime, for timing."""
         if runtime not in self.runtimes():
-            kind = "ONNX models" if self.is_onnx else "PyTorch checkpoints"
+            kind = "ONNX models" if all(self.onnx) else "PyTorch checkpoints"
             raise UsageError(
                 f"the runtime {runtime!r} does not run {kind}",
                 remedy=f"leave --runtime out, or give {' or '.join(self.runtimes())}",
@@ -143,12 +156,18 @@ class Models:
 
         ``ort`` is onnxruntime as deployed, ``ort-off`` with its optimisations off, ``torch`` PyTorch eager.
         """
-        return ("ort", "ort-off") if self.is_onnx else ("torch",)
+        if any(self.onnx) and not all(self.onnx):
+            raise UsageError(
+                "an ONNX model and a PyTorch checkpoint cannot be timed in one runtime",
+                where=", ".join(map(str, self.paths)),
+                remedy="export both to ONNX, or give both as checkpoints",
+            )
+        return ("ort", "ort-off") if all(self.onnx) else ("torch",)
 
     @contextmanager
     def threads(self, count: int | None) -> Iterator[None]:
         """Limit torch's threads for a while; onnxruntime's belong to its sessions."""
-        if self.is_onnx:
+        if all(self.onnx):
             yield
             return
         from bnfold.runtime.torch_eager import limited_threads
@@ -225,3 +244,8 @@ def described_sizes(inputs: GivenInputs) -> tuple[InputSpec, ...]:
     if isinstance(inputs, Sequence):
         return tuple(item for item in inputs if isinstance(item, InputSpec))
     return ()
+
+
+def _is_fixed(session: Session) -> bool:
+    """Whether a model takes one number of samples only."""
+    return any(isinstance(size, int) for spec in session.inputs for size in (spec.shape or ())[:1])

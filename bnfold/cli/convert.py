@@ -19,6 +19,7 @@ from bnfold.errors import BnfoldError, UsageError
 from bnfold.files.names import printable
 
 if TYPE_CHECKING:
+    from bnfold.formats.opening import Target
     from bnfold.records import ConvertReport, Report
 
 _EXAMPLES = """\b
@@ -40,6 +41,7 @@ class ConvertOptions(PlanOptions):
     require_fold: Literal["any", "all"] | None
     pairs: tuple[str, ...]
     eps: float | None
+    to: Target | None
 
 
 class ConvertCommand(click.Command):
@@ -79,6 +81,12 @@ class ConvertCommand(click.Command):
 )
 @click.option("--pair", "pairs", multiple=True, metavar="LAYER=BN", help="Fold a bare state_dict; auto lists.")
 @click.option("--eps", type=click.FloatRange(min=0), metavar="X", help="The pairs' ε. [default: 1e-05]")
+@click.option(
+    "--to",
+    type=click.Choice(["onnx", "pt", "pt2", "safetensors"]),
+    metavar="KIND",
+    help="Write KIND: onnx, pt, pt2 or safetensors.",
+)
 @plan_options
 @report_options
 @click.pass_context
@@ -100,7 +108,7 @@ def command(
 
     if "auto" in options["pairs"]:
         return _list_pairs(models, options, presentation)
-    outputs = planned_outputs(models, output, out_dir)
+    outputs = planned_outputs(models, output, out_dir, options["to"])
     presentation.check_files([*models, *outputs])
     if out_dir is not None and not (options["dry_run"] or options["check"]):
         create_folder(out_dir)
@@ -115,7 +123,9 @@ def command(
     return _all_of_them(zip(models, outputs, strict=True), convert, presentation, context.ensure_object(Debugging))
 
 
-def planned_outputs(models: Sequence[Path], output: Path | None, out_dir: Path | None) -> list[Path]:
+def planned_outputs(
+    models: Sequence[Path], output: Path | None, out_dir: Path | None, to: Target | None = None
+) -> list[Path]:
     """Where each model goes. Raises UsageError where two would go to one file, or one onto another's input."""
     from bnfold.api import default_output
 
@@ -125,7 +135,8 @@ def planned_outputs(models: Sequence[Path], output: Path | None, out_dir: Path |
         raise UsageError(f"--output names one file, but there are {len(models)} MODELs", remedy="use --out-dir DIR")
     if output is not None:
         return [output]
-    outputs = [default_output(model) if out_dir is None else out_dir / default_output(model).name for model in models]
+    beside = [default_output(model, to) for model in models]
+    outputs = beside if out_dir is None else [out_dir / path.name for path in beside]
     taken: dict[str, Path] = {}
     for model, out in zip(models, outputs, strict=True):
         earlier = taken.setdefault(os.path.realpath(out), model)

@@ -24,21 +24,27 @@ _PROMISES: Final = {
 """The kinds that a name may stand for; other endings (.bin, .ckpt, .pb, none) promise nothing."""
 
 
-def require_fitting_name(target: Path, kind: Kind, source: Path) -> None:
+def require_fitting_name(target: Path, kind: Kind, source: Path | None = None) -> None:
     """UsageError where ``target`` is named like another kind of model than ``kind``, which will be written there.
 
     The kind of ``source`` stays: whoever asks for ``net.pt`` from ``net.safetensors`` expects what is not done. An
-    ending that the source has itself is the user's own.
+    ending that the source has itself is the user's own. Without a source the user has named the kind.
     """
     suffix = suffix_of(target)
     promised = _PROMISES.get(suffix.lower())
-    if promised is None or kind in promised or suffix == suffix_of(source):
+    if promised is None or kind in promised or (source is not None and suffix == suffix_of(source)):
         return
-    fitting = next(suffix for suffix, kinds in _PROMISES.items() if kind in kinds)
+    why = "as --to says" if source is None else "like the input"
+    other = "" if source is None else f", or give --to {suffix.lower().removeprefix('.').replace('pth', 'pt')}"
     raise UsageError(
-        f"{printable(str(target))} would not be what its name says: the output is {kind.value}, like the input",
-        remedy=f"name it {printable(str(target).removesuffix(suffix) + fitting)}",
+        f"{printable(str(target))} would not be what its name says: the output is {kind.value}, {why}",
+        remedy=f"name it {printable(str(target).removesuffix(suffix) + fitting_suffix(kind))}{other}",
     )
+
+
+def fitting_suffix(kind: Kind) -> str:
+    """The usual ending of a kind of model."""
+    return next(suffix for suffix, kinds in _PROMISES.items() if kind in kinds)
 
 
 def suffix_of(path: Path) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeGuard
 
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bnfold.formats.torch_module import Factory, TorchModel
     from bnfold.formats.torch_pairs import PairedState
     from bnfold.formats.torch_statistics import TorchStatistics
+    from bnfold.formats.torch_targets import Converted
     from bnfold.records import PairCandidate
 
 
@@ -32,6 +33,25 @@ FORMATS: Final = {
     Kind.PT2: "pt2",
 }
 """What the reports call the formats that a file's first bytes tell."""
+
+
+KEYED: Final = frozenset({Kind.TORCH_ZIP, Kind.TORCH_PICKLE})
+"""The kinds of files that hold state_dicts under keys."""
+Target = Literal["onnx", "pt", "pt2", "safetensors"]
+"""The kinds of files that ``--to`` writes."""
+TARGETS: Final[Mapping[Target, Kind]] = {
+    "onnx": Kind.ONNX,
+    "pt": Kind.TORCH_ZIP,
+    "pt2": Kind.PT2,
+    "safetensors": Kind.SAFETENSORS,
+}
+OWN_TARGETS: Final[Mapping[str, Target]] = {
+    "onnx": "onnx",
+    "torch-state-dict": "pt",
+    "safetensors": "safetensors",
+    "pt2": "pt2",
+}
+"""By format, the target that is no other kind."""
 
 
 class Model(Protocol):
@@ -148,10 +168,45 @@ def pair_candidates(path: Path, *, key: str | None = None) -> list[PairCandidate
         return candidates_in(path, key)
 
 
+def converted(model: object, to: Target, inputs: Sequence[str], outputs: Sequence[str]) -> Converted:
+    """The folded ``model`` as another kind of file. UsageError where that cannot be."""
+    with torch_needed():
+        from bnfold.formats import torch_targets as targets
+        from bnfold.formats.torch_export import ExportedModel
+        from bnfold.formats.torch_module import TorchModel
+        from bnfold.formats.torch_pairs import PairedState
+
+    if isinstance(model, TorchModel | ExportedModel | PairedState) and to in {"pt", "safetensors"}:
+        return targets.to_checkpoint(model, "pt" if to == "pt" else "safetensors")
+    if isinstance(model, TorchModel | ExportedModel) and to == "onnx":
+        return targets.to_onnx(model, inputs, outputs)
+    if isinstance(model, TorchModel):
+        return targets.to_program(model)
+    raise _no_way(model, to)
+
+
+def can_run(model: object) -> TypeGuard[TorchModel | ExportedModel]:
+    """Whether ``model`` is PyTorch's, with a module that runs."""
+    return getattr(model, "module", None) is not None
+
+
+def _no_way(model: object, to: Target) -> UsageError:
+    """Why a model cannot become another kind of file."""
+    if hasattr(model, "proto"):
+        return UsageError(
+            f"an ONNX model cannot become {TARGETS[to].value}: it has no module to export, nor names of one's tensors",
+            remedy="fold it as ONNX (leave --to out), or start from the PyTorch checkpoint",
+        )
+    return UsageError(
+        f"a state_dict without its architecture cannot become {TARGETS[to].value}: it does not run",
+        remedy="give --model pkg.module:factory instead of pairs, or write pt or safetensors",
+    )
+
+
 def format_of(path: Path, *, trust_code: bool) -> str:
     """What the reports call the format of the model at ``path``; the zip of a checkpoint is a module only on trust."""
     kind = require_model(path)
-    if kind in {Kind.TORCH_ZIP, Kind.TORCH_PICKLE}:
+    if kind in KEYED:
         return "torch-module" if trust_code else "torch-state-dict"
     return FORMATS[kind]
 

@@ -20,10 +20,13 @@ from bnfold.core.verdict import Edit, Plan
 from bnfold.errors import InputError, UsageError
 from bnfold.files.archive import require_intact
 from bnfold.formats.torch_check import require_close
+from bnfold.formats.torch_files import STRUCTURE_KEY
 from bnfold.formats.torch_inputs import GivenInputs, example_inputs
 from bnfold.formats.torch_probes import another_batch
 from bnfold.formats.torch_program import STORED, ProgramView, run_program, view_program
 from bnfold.formats.torch_running import Inputs
+from bnfold.formats.torch_states import StoredState
+from bnfold.formats.torch_structure import Structure
 from bnfold.formats.torch_tensors import as_stored
 from bnfold.formats.torch_trusted import load_program
 
@@ -43,17 +46,24 @@ class ExportedModel:
     Not a copy of it: copying a program deeply renames its placeholders.
     """
 
-    def __init__(self, program: ExportedProgram, inputs: GivenInputs = None) -> None:
+    def __init__(
+        self,
+        program: ExportedProgram,
+        inputs: GivenInputs = None,
+        structure: Structure = Structure(),  # noqa: B008 - frozen
+    ) -> None:
         self.program = program
         self.given_inputs = inputs
         self.removed = 0
+        self.structure = structure
         self.companions: tuple[ExportedModel, ...] = ()
 
     @classmethod
     def load(cls, path: Path, inputs: GivenInputs = None) -> Self:
         """Read a .pt2 file, which can run its code: only on the user's word."""
         require_intact(path)
-        return cls(load_program(path), inputs)
+        program, text = load_program(path, STRUCTURE_KEY)
+        return cls(program, inputs, Structure.from_json(text, where=str(path)) if text else Structure())
 
     @property
     def format(self) -> str:
@@ -135,6 +145,7 @@ class ExportedModel:
             editing.remove(viewed.fx_names[fold.bn.index])
         editing.finish()
         self.removed = len(plan.folds)
+        self.structure += Structure(tuple(fold.bn.label for fold in plan.folds), tuple(editing.gained))
         vars(self).pop("module", None)
         require_close(viewed.outputs, run_program(self.program, self.inputs))
         if expected is not None:
@@ -147,14 +158,26 @@ class ExportedModel:
         except UsageError:
             return None
 
+    @property
+    def state(self) -> StoredState:
+        """The program's parameters and buffers by the names that they have in the module that was exported."""
+        tensors = {name: tensor.detach() for name, tensor in self.program.state_dict.items()}
+        return StoredState(tensors, self.structure)
+
     def files(self, target: Path) -> dict[Path, Content]:
         """One archive; torch writes another one each time."""
         return {target: self._write}
 
     def _write(self, stream: SupportsWrite[bytes | memoryview]) -> None:
-        archive = BytesIO()
-        torch.export.save(self.program, archive)
-        stream.write(archive.getvalue())
+        stream.write(program_bytes(self.program, self.structure))
+
+
+def program_bytes(program: ExportedProgram, structure: Structure) -> bytes:
+    """A .pt2 file; beside the program it says how the module differs whose tensors these are."""
+    archive = BytesIO()
+    notes = {} if structure == Structure() else {STRUCTURE_KEY: structure.to_json()}
+    torch.export.save(program, archive, extra_files=notes)
+    return archive.getvalue()
 
 
 class _Editing:
@@ -165,6 +188,8 @@ class _Editing:
         self.viewed = viewed
         self.graph = program.graph_module.graph
         self.nodes = {node.name: node for node in self.graph.nodes}
+        self.gained: list[str] = []
+        """The paths of layers that were given a bias."""
         self.specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
 
     def rewrite(self, edit: Edit) -> None:
@@ -246,6 +271,7 @@ class _Editing:
         target = _unused(
             f"{self._path(spec)}.bias".removeprefix("."), {str(item.target) for item in self.specs.values()}
         )
+        self.gained.append(self._path(spec))
         with self.graph.inserting_after(beside):
             placeholder = self.graph.placeholder(name)
         placeholder.meta["val"] = beside.meta["val"].new_empty((channels,))

@@ -63,6 +63,7 @@ class TorchModel:
         self.given_inputs = inputs
         self.structure = Structure()
         self.removed_calls = 0
+        self.is_changed = False
         self.is_calibrated = False
         self.found_out: tuple[str, ...] = ()
         """What showed when both modules ran."""
@@ -171,6 +172,7 @@ class TorchModel:
             self.found_out = check_other_inputs(original, self.module, self.inputs)
         self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         self.counts = (len(plan.folds), len(plan))
+        self.is_changed = bool(plan.changes)
         self._keep_in_checkpoint(original)
 
     def calibrate(self, module: nn.Module, structure: Structure) -> None:
@@ -187,6 +189,11 @@ class TorchModel:
             self.checkpoint = self.checkpoint.holding({self.key: after})
 
     @property
+    def whole_structure(self) -> Structure:
+        """How the module differs from a fresh one, earlier folds included."""
+        return self.checkpoint.states[self.key].structure if self.checkpoint is not None else self.structure
+
+    @property
     def external(self) -> tuple[Path, ...]:
         """The shards of an index."""
         return self.checkpoint.shards.files if self.checkpoint and self.checkpoint.shards else ()
@@ -198,17 +205,20 @@ class TorchModel:
         """The model as the kind it came as; the same model gives the same bytes."""
         if self.checkpoint is None:
             return {target: self._write_module}
-        if self.checkpoint.shards is not None and not (self.removed_calls or self.is_calibrated):
+        if self.checkpoint.shards is not None and not (self.is_changed or self.is_calibrated):
             return self.checkpoint.shards.copies(target)
-        return self._whole_checkpoint(self.checkpoint).files(target)
+        return self.whole_checkpoint().files(target)
 
     def _write_module(self, stream: SupportsWrite[bytes | memoryview]) -> None:
         buffer = BytesIO()
         torch.save(self.module, buffer)
         stream.write(buffer.getvalue())
 
-    def _whole_checkpoint(self, own: Checkpoint) -> Checkpoint:
+    def whole_checkpoint(self) -> Checkpoint:
         """The checkpoint with the folded copies of the network; after a fold, without the optimiser's state."""
+        own = self.checkpoint
+        if own is None:
+            raise ValueError("a module that is no checkpoint's")
         entries = own.entries if self.is_calibrated else without_optimiser(own.entries)[0]
         copies = {copy.key: copy.checkpoint.states[copy.key] for copy in self.companions if copy.checkpoint}
         return replace(own, entries=entries).holding(copies)

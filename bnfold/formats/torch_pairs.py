@@ -191,9 +191,12 @@ class PairedState:
         """The checkpoint with the folded state_dict."""
         if self.checkpoint.shards is not None and not self.removed:
             return self.checkpoint.shards.copies(target)
+        return self.whole_checkpoint().files(target)
+
+    def whole_checkpoint(self) -> Checkpoint:
+        """The checkpoint with the folded state_dict, and without the optimiser's state."""
         entries, _ = without_optimiser(self.checkpoint.entries)
-        whole = replace(self.checkpoint, entries=entries).holding({self.checkpoint.key: self.state})
-        return whole.files(target)
+        return replace(self.checkpoint, entries=entries).holding({self.checkpoint.key: self.state})
 
 
 def candidates_in(path: Path, key: str | None = None) -> list[PairCandidate]:

@@ -43,11 +43,15 @@ def load_pickled_module(path: Path) -> nn.Module:
     raise InputError(f"the file holds {a_or_an(loaded)}, not a module", where=str(path))
 
 
-def load_program(path: Path) -> ExportedProgram:
-    """The exported program in a .pt2 file. Loading it runs code: its custom objects are unpickled."""
+def load_program(path: Path, note: str) -> tuple[ExportedProgram, str]:
+    """The exported program in a .pt2 file, and what was written beside it under ``note``, if anything.
+
+    Loading it runs code: its custom objects are unpickled.
+    """
+    notes = {note: ""}
     try:
         with path.open("rb") as stream:
-            return torch.export.load(stream)
+            return torch.export.load(stream, extra_files=notes), notes[note]
     except Exception as error:  # whatever the file's code, or torch's reader of a damaged file, raises
         raise InputError(
             f"the exported program cannot be loaded: {first_line(error)}",

@@ -76,6 +76,7 @@ CONVERT: dict[str, Any] = {
     "require_fold": None,
     "pairs": (),
     "eps": None,
+    "to": None,
 }
 VERIFY: dict[str, Any] = {
     **MODEL,
