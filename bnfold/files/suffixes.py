@@ -35,7 +35,8 @@ def require_fitting_name(target: Path, kind: Kind, source: Path | None = None) -
     if promised is None or kind in promised or (source is not None and suffix == suffix_of(source)):
         return
     why = "as --to says" if source is None else "like the input"
-    other = "" if source is None else f", or give --to {suffix.lower().removeprefix('.').replace('pth', 'pt')}"
+    can_become = source is not None and kind is not Kind.ONNX and suffix != INDEX
+    other = f", or give --to {suffix.lower().removeprefix('.').replace('pth', 'pt')}" if can_become else ""
     raise UsageError(
         f"{printable(str(target))} would not be what its name says: the output is {kind.value}, {why}",
         remedy=f"name it {printable(str(target).removesuffix(suffix) + fitting_suffix(kind))}{other}",

@@ -31,7 +31,10 @@ FITTING = [
 def test_a_name_that_promises_another_kind_is_refused(target: str, kind: Kind, source: str, better: str) -> None:
     with pytest.raises(UsageError, match="would not be what its name says") as refusal:
         require_fitting_name(Path(target), kind, Path(source))
-    assert refusal.value.remedy == f"name it {better}"
+    first, _, other = refusal.value.remedy.partition(", ")
+    assert first == f"name it {better}"
+    kinds = {".pth": "pt", ".pt": "pt", ".pt2": "pt2", ".onnx": "onnx", ".safetensors": "safetensors"}
+    assert other == ("" if kind is Kind.ONNX else f"or give --to {kinds[Path(target).suffix.lower()]}")
 
 
 @pytest.mark.parametrize(("target", "kind", "source"), FITTING)
