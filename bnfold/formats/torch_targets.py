@@ -15,12 +15,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from bnfold.errors import InputError, UsageError
-from bnfold.formats.torch_probes import another_batch
 from bnfold.formats.torch_entries import without_optimiser
 from bnfold.formats.torch_export import ExportedModel, program_bytes
 from bnfold.formats.torch_files import FORMATS, Checkpoint, CheckpointKind
 from bnfold.formats.torch_module import TorchModel
 from bnfold.formats.torch_pairs import PairedState
+from bnfold.formats.torch_probes import another_batch
 from bnfold.formats.torch_running import Inputs, structural_copy
 from bnfold.formats.torch_states import StoredState
 from bnfold.formats.torch_trusted import first_line
