@@ -122,8 +122,14 @@ class Models:
 
     @contextmanager
     def watched(self) -> Iterator[list[Session]]:
-        """Both models with inner values, which folding leaves as they are, for outputs; empty where there are none."""
-        with _watched_onnx(*self.paths) if self.is_onnx else self._watched_torch() as sessions:
+        """Both models with inner values, which folding leaves as they are, for outputs; empty where there are none.
+
+        What torch exports to ONNX has no names of the module's inside.
+        """
+        if any(self.onnx) and not all(self.onnx):
+            yield []
+            return
+        with _watched_onnx(*self.paths) if all(self.onnx) else self._watched_torch() as sessions:
             yield sessions
 
     @contextmanager
@@ -132,7 +138,7 @@ class Models:
         from bnfold.formats.torch_watching import Watching, activations
         from bnfold.runtime import torch_eager
 
-        models = [open_torch(path, **self.opening) for path in self.paths]
+        models = [open_torch(path, **self._opening_of(path)) for path in self.paths]
         original, folded = (activations(model.module) for model in models)
         names = [name for name in original if name in folded]
         yield [torch_eager.open_session(Watching(model.module, names), models[0].inputs) for model in models if names]
