@@ -15,7 +15,7 @@ import click
 
 from bnfold.errors import UsageError
 
-CONFIGURABLE: Final = ("inspect", "convert", "verify", "bench")
+CONFIGURABLE: Final = ("inspect", "convert", "verify", "bench", "calibrate")
 """The commands that take settings: those that work on models."""
 _COMMAND_LINE_ONLY: Final = frozenset({"trust-code", "force", "output", "out-dir", "debug", "help"})
 """What runs code, replaces or places a file, or is about one run, nobody should find decided elsewhere."""

@@ -34,6 +34,7 @@ REFUSED = {
     "a command that is no table": ("verify = 1", "'verify' is a command, and takes a table", "[tool.bnfold.verify]"),
     "a switch with a text": ("freeze = 'yes'", "'freeze' is 'yes', but is a switch", "write true or false"),
     "a text that is a switch": ("only = true", "'only' is True, which is no text", "as on the command line"),
+    "an unknown key of calibrate": ("[tool.bnfold.calibrate]\nsample = 1", "unknown key 'sample'", "mean 'samples'?"),
     "no TOML": ("only = [", "pyproject.toml cannot be read", "correct it"),
     "a value that the option refuses": (
         "[tool.bnfold.inspect]\ninput = '1,3'",
