@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test clean
+.PHONY: help demo test test-zoo clean
 
 help:
-	@echo 'make demo    inspect, convert, verify and time a small network'
-	@echo 'make test    ruff, mypy and pytest'
-	@echo 'make clean   remove the environment and what the demo wrote'
+	@echo 'make demo       inspect, convert, verify and time a small network'
+	@echo 'make test       ruff, mypy and pytest'
+	@echo 'make test-zoo   fold networks of the transformers library, which it installs'
+	@echo 'make clean      remove the environment and what the demo wrote'
 
 demo: .venv/demo.stamp
 	$(BIN)/bnfold demo --out-dir out
@@ -19,6 +20,9 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses=auto
+
+test-zoo: .venv/zoo.stamp
+	$(BIN)/pytest -m zoo tests/zoo
 
 clean:
 	rm -rf .venv out
@@ -30,6 +34,10 @@ clean:
 
 .venv/test.stamp: $(BIN)/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch,export,figures,dev]'
+	@touch $@
+
+.venv/zoo.stamp: .venv/test.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[zoo]'
 	@touch $@
 
 # An environment without pip was interrupted while it was made, or python3 has no ensurepip and says so here.
