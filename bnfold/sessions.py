@@ -70,9 +70,7 @@ class Models:
         """All models, run operator by operator; NoKernelError where onnxruntime lacks one."""
         if not any(self.onnx):
             return self.in_torch()
-        from bnfold.runtime import ort
-
-        return self._beside_torch([ort.open_session(path, optimise=False) for path in self._paths(is_onnx=True)])
+        return self._beside_torch(self._in_ort(optimise=False))
 
     def in_reference(self) -> list[Session]:
         """ONNX models in onnx's reference implementation, which knows every operator and is slow; others in torch."""
@@ -93,12 +91,19 @@ class Models:
         """All models as onnxruntime rewrites them by default; None where one is PyTorch's, or it lacks a kernel."""
         if not all(self.onnx):
             return None
-        from bnfold.runtime import ort
-
         try:
-            return [ort.open_session(path, optimise=True, threads=threads) for path in self.paths]
+            return self._in_ort(optimise=True, threads=threads)
         except NoKernelError:
             return None
+
+    def _in_ort(self, *, optimise: bool, threads: int | None = None) -> list[Session]:
+        """The ONNX models in onnxruntime; NoKernelError where it would end the process, too."""
+        from bnfold.runtime import ort
+
+        paths = self._paths(is_onnx=True)
+        for path in paths:
+            _require_all_outputs(path)
+        return [ort.open_session(path, optimise=optimise, threads=threads) for path in paths]
 
     def in_torch(self, *, is_batch_fixed: bool = False) -> list[Session]:
         """The models that are PyTorch's in eager mode, on the example inputs of the first."""
@@ -153,9 +158,7 @@ class Models:
             )
         if runtime == "torch":
             return self.in_torch()
-        from bnfold.runtime import ort
-
-        return [ort.open_session(path, optimise=runtime == "ort", threads=threads) for path in self.paths]
+        return self._in_ort(optimise=runtime == "ort", threads=threads)
 
     def runtimes(self) -> tuple[str, ...]:
         """The runtimes that can run these models.
@@ -180,6 +183,16 @@ class Models:
 
         with limited_threads(count):
             yield
+
+
+def _require_all_outputs(path: Path) -> None:
+    from bnfold.formats.onnx.model import OnnxModel
+
+    for name in OnnxModel.load(path).lacking_outputs:
+        raise NoKernelError(
+            f"onnxruntime crashes on the batch norm {name!r}, which leaves an output out",
+            remedy="export the model for inference, so that its batch norms have one output",
+        )
 
 
 def _external_data(path: Path, is_onnx: bool) -> tuple[Path, ...]:  # noqa: FBT001 - called by map

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import bnfold
@@ -85,6 +87,39 @@ def test_verify_shows_that_one_by_one_every_image_is_of_one_class(trapped: dict[
 @pytest.mark.mnist
 def test_verify_finds_no_trap_where_there_is_none() -> None:
     assert bnfold.verify(SIGMOID100.onnx(), SIGMOID100.onnx(), data="mnist", samples=200).batch_dependence == ()
+
+
+LEFT_OUT = {"training": (15, ["y", "", ""], 1), "a version before training_mode": (9, ["y", "", "", "", ""], 0)}
+
+
+@pytest.mark.parametrize(("opset", "outputs", "training"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_an_output_without_a_name_which_crashes_onnxruntime_is_verified_in_the_reference(
+    tmp_path: Path, opset: int, outputs: list[str], training: int
+) -> None:
+    attributes: dict[str, Any] = {"training_mode": 1} if training else {}
+    node = helper.make_node("BatchNormalization", ["x", *"gbmv"], outputs, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [
+            numpy_helper.from_array(np.full(3, value, np.float32), name)
+            for name, value in {"g": 2, "b": 1, "m": 0, "v": 4}.items()
+        ],
+    )
+    source = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), source)
+
+    report = bnfold.verify(source, source)
+
+    assert report.as_written.runtime == "onnx.reference"
+    assert len(report.batch_dependence) == 2 * training
+    with pytest.raises(bnfold.BnfoldError, match="onnxruntime crashes on the batch norm 'y'"):
+        bnfold.bench(source, source)
+    x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    assert bnfold.calibrate(source, x, tmp_path / "out.onnx", refresh=True).report.calibrated == 1
+    assert bnfold.verify(tmp_path / "out.onnx", tmp_path / "out.onnx").batch_dependence == ()
 
 
 @pytest.mark.mnist

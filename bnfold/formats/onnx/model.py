@@ -16,7 +16,7 @@ from bnfold.formats.onnx.edits import apply_plan
 from bnfold.formats.onnx.external import find_external_data
 from bnfold.formats.onnx.reading import read_model
 from bnfold.formats.onnx.references import embed
-from bnfold.formats.onnx.scopes import scopes_of
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, scopes_of
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.texts import require_texts
 from bnfold.formats.onnx.view import OnnxView, view_of
@@ -87,6 +87,16 @@ class OnnxModel:
     def node_count(self) -> int:
         """The number of operators, those in subgraphs included."""
         return sum(len(scope.graph.node) for scope in scopes_of(self.proto))
+
+    @property
+    def lacking_outputs(self) -> list[str]:
+        """The batch norms, by a name for people, that list an output without a name."""
+        nodes = (node for scope in scopes_of(self.proto) for node in scope.graph.node)
+        return [
+            node.name or node.output[0]
+            for node in nodes
+            if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS and "" in node.output[1:]
+        ]
 
     def apply(self, plan: Plan) -> None:
         """Fold: edit the protobuf as ``plan``, made from ``view``, says. Once."""

@@ -56,8 +56,7 @@ class OnnxStatistics:
         for node, stored in zip(self._nodes, self.batch_norms, strict=True):
             if stored.is_missing:
                 self._require_calibratable(node)
-            if self._is_in_training_mode(node):
-                self._name_all_outputs(node)
+            self._settle_outputs(node)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -191,14 +190,21 @@ class OnnxStatistics:
             detail = f"its further output {read[0]!r} is used, which it does not have in inference mode"
             raise _refusal(node, detail, Reason.STATISTICS_OUTPUTS_USED.remedy)
 
-    def _name_all_outputs(self, node: Node) -> None:
-        """Give a batch norm in training mode all of its outputs: onnxruntime crashes where one is left out."""
-        proto = self._view.places[node.index].proto
-        count = 3 if self._opset >= TRAINING_MODE_FROM else 5
-        wished = [f"{node.label}_{part}" for part in ("mean", "variance", "saved_mean", "saved_variance")[: count - 1]]
-        names = [*proto.output[1:], *[""] * count]
-        del proto.output[1:]
-        proto.output.extend(name or self._patch.unused(wish) for name, wish in zip(names, wished, strict=False))
+    def _settle_outputs(self, node: Node) -> None:
+        """Give a batch norm all outputs in training mode, else one: onnxruntime crashes where one has no name."""
+        place = self._view.places.get(node.index)
+        if place is None:
+            return
+        given = list(place.proto.output[1:])
+        del place.proto.output[1:]
+        if not self._is_in_training_mode(node):
+            place.proto.output.extend(given if any(given) else [])
+            return
+        parts = ("mean", "variance") if self._opset >= TRAINING_MODE_FROM else ("mean", "variance", "m", "v")
+        names = [*given, *[""] * len(parts)]
+        place.proto.output.extend(
+            name or self._patch.unused(f"{node.label}_{part}") for name, part in zip(names, parts, strict=False)
+        )
 
     def _dtype(self, node: Node) -> str:
         """In which the statistics are stored: as before, else as the scale is."""
