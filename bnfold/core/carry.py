@@ -13,8 +13,8 @@ from collections.abc import Callable
 from bnfold.core import layout
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
-from bnfold.core.layout import Carried, Spread
-from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, size_of, sizes_unknown
+from bnfold.core.layout import MOST_ELEMENTS, Carried, Spread
+from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, sizes_unknown
 from bnfold.core.parts import add_down, concat_down, concat_up, slice_down, slice_up
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.scaling import run_down, run_up
@@ -31,7 +31,7 @@ def upward(view: GraphView, node: Node, output: str, carried: Affine | Spread) -
     affine = per_channel(carried)
     row = UPWARD.get(node.kind)
     if row is None:
-        raise blocked(node)
+        raise blocked(node, " above")
     return row(view, node, output, affine)
 
 
@@ -42,7 +42,7 @@ def downward(view: GraphView, node: Node, slot: int, carried: Affine | Spread) -
     affine = per_channel(carried)
     row = DOWNWARD.get(node.kind)
     if row is None:
-        raise blocked(node)
+        raise blocked(node, " below")
     return row(view, node, slot, affine)
 
 
@@ -94,9 +94,11 @@ def _added_up(view: GraphView, node: Node, affine: Affine, axes: tuple[int, ...]
     """How often a shift is in a sum, which must be known where there is one; in a mean it is once."""
     if not _pool(node).is_sum or not affine.shift.any():
         return 1
-    count = math.prod(size_of(view, node.data, axis, node) for axis in axes)
-    if count == 0:
-        raise blocked(node)
+    shape = view.shape(node.data) or ()
+    sizes = [size for axis, size in enumerate(shape) if axis in axes and isinstance(size, int)]
+    count = math.prod(sizes)
+    if len(sizes) < len(axes) or not 0 < count <= MOST_ELEMENTS:
+        raise Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} adds up a shift nobody knows how often")
     return count
 
 

@@ -8,12 +8,12 @@ from bnfold.core.layout import MOST_ELEMENTS, Spread
 from bnfold.core.reason import Miss, Reason
 
 
-def blocked(node: Node) -> Miss:
+def blocked(node: Node, where: str = "") -> Miss:
     """Nothing crosses this node. What its front end knows of it says why."""
     reason, why = Reason.NO_LINEAR_LAYER, ""
     if node.lock and node.kind is OpKind.OPAQUE:
         reason, why = node.lock.reason, f" ({node.lock.detail})"
-    return Miss(reason, node, f"{node.op} {node.label!r} lies between the batch norm and any layer{why}")
+    return Miss(reason, node, f"{node.op} {node.label!r} lies between the batch norm and any layer{where}{why}")
 
 
 def mixes(node: Node) -> Miss:

@@ -13,6 +13,7 @@ from bnfold.core.parts import signs_of
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit
 from bnfold.rules.landing import swallow_outputs
+from bnfold.rules.readers import require_sole_reader
 
 SUMS_IN_SUMS = 64
 """So many sums may lie within one another; a shift looks for its way through them by recursion."""
@@ -40,7 +41,7 @@ def pull_up(
             raise Miss(Reason.NO_LINEAR_LAYER, None, "an input of the model reaches the batch norm without a layer")
         if node.kind in ends:
             arriving = per_channel(carried)
-            _require_sole_reader(view, value, node)
+            require_sole_reader(view, value, node)
             edits.append(swallow_outputs(view, node, value, arriving))
             continue
         if node.kind in {OpKind.ADD, OpKind.DIFFERENCE}:
@@ -49,7 +50,7 @@ def pull_up(
             shifts.append((node, addends))
         else:
             pending += carry.upward(view, node, value, carried)
-        _require_sole_reader(view, value, node)
+        require_sole_reader(view, value, node)
         crossed.append(node)
     for node, addends in shifts:  # after the scales: what a layer swallows first is scaled by what comes later
         more_edits, more_crossed = _shift_one(view, node, addends, ends, sums)
@@ -93,13 +94,3 @@ def _scale_only(affine: Affine) -> Affine:
 
 def _shift_only(affine: Affine) -> Affine:
     return Affine(np.ones_like(affine.scale), affine.shift, affine.axis)
-
-
-def _require_sole_reader(view: GraphView, value: str, node: Node) -> None:
-    """Changing ``value`` must change nothing but the path to the batch norm."""
-    if view.is_output(value):
-        raise Miss(Reason.MODEL_OUTPUT, node, f"the output of {node.op} {node.label!r} is an output of the model")
-    readers = view.readers(value)
-    if len(readers) > 1:
-        names = ", ".join(f"{use.node.op} {use.node.label!r}" for use in readers)
-        raise Miss(Reason.FAN_OUT, node, f"the output of {node.op} {node.label!r} has {len(readers)} readers: {names}")

@@ -15,6 +15,7 @@ from bnfold.core.parallel import layer_beside, mean_beside, one_tap, place_withi
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.traits import LayerTraits, PoolTraits, Window
 from bnfold.rules.landing import on_axis, require_channels, writable_layer
+from bnfold.rules.readers import require_sole_reader
 
 MOST_ADDENDS = 64
 """A sum of more is left as it is: each batch norm in it would look through all of it."""
@@ -112,13 +113,7 @@ def _taps(layer: Node) -> int:
 
 def require_unread_elsewhere(view: GraphView, node: Node) -> None:
     """Nothing but the sum may read the result of an addend that changes, or goes."""
-    value = node.outputs[0]
-    if view.is_output(value):
-        raise Miss(Reason.MODEL_OUTPUT, node, f"the output of {node.op} {node.label!r} is an output of the model")
-    readers = view.readers(value)
-    if len(readers) > 1:
-        names = ", ".join(f"{use.node.op} {use.node.label!r}" for use in readers)
-        raise Miss(Reason.FAN_OUT, node, f"the output of {node.op} {node.label!r} has {len(readers)} readers: {names}")
+    require_sole_reader(view, node.outputs[0], node)
 
 
 def mean_joins(view: GraphView, host: Node, mean: Mean) -> Join:

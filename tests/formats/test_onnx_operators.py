@@ -25,7 +25,7 @@ REFUSALS = [
     case(
         "no-linear-layer", f"{C} r = Relu(c) a = Sub(c, r) y = {bn('a')}", CONV, id="a subtrahend behind an activation"
     ),
-    case("fan-out", f"{C} a = Sub(c, c) d = Exp(a) y = {bn('a')}", CONV, id="u − u above"),
+    case("fan-out", f"{C} a = Sub(c, c) y = {bn('a')}", CONV, id="u − u above"),
     case(
         "channel-mismatch",
         f"{C} d = Conv(x, u) a = Sub(c, d) y = {bn('a')}",
@@ -103,7 +103,7 @@ REFUSALS = [
         id="a sum over the channels",
     ),
     case(
-        "layout-moves-channels",
+        "no-linear-layer",
         f"{C} r = ReduceSum(c, a) y = {bn('r')}",
         CONV | integers(a=[2, 3]),
         x="float[N,3,H,W] x",

@@ -42,8 +42,8 @@ REFUSALS = [
     ),
     case(
         "layout-moves-channels",
-        "p = Constant<value_ints = [2, 2, 3, 5, 5]>() r = Reshape(n, p) t = Transpose<perm = [0, 2, 1, 3, 4]>(r) "
-        f"n = {bn('x')} y = Relu(t)",
+        f"n = {bn('x')} p = Constant<value_ints = [2, 2, 3, 5, 5]>() r = Reshape(n, p) "
+        "t = Transpose<perm = [0, 2, 1, 3, 4]>(r) y = Relu(t)",
         parameters(6),
         x=X6,
         id="half a shuffle below, then an activation",

@@ -150,7 +150,9 @@ class _Translation:
         if local not in self.captured:
             self.captured.add(local)
             outer = self.resolve(scope.parent, name)
-            self.nodes.append(Node(len(self.nodes), OpKind.OPAQUE, "outer value", name, (outer,), (local,)))
+            lock = Lock(Reason.NO_LINEAR_LAYER, "it enters a branch or a body, which is folded by itself")
+            index = len(self.nodes)
+            self.nodes.append(Node(index, OpKind.OPAQUE, "outer value", name, (outer,), (local,), lock=lock))
         return local
 
     def value(self, value_id: str) -> Value | None:
