@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+MUCH = 0.01
+"""A loss of accuracy, as a fraction, that new statistics should not cost."""
+
 
 @dataclass(frozen=True, eq=False)
 class Feeding:
@@ -106,9 +109,18 @@ def estimate(
             _require_finite(statistics.batch_norms[index].name, populations[index])
             statistics.store(index, populations[index].mean, populations[index].variance)
     statistics.finish()
-    after, _ = _accuracy(statistics, feeding, _labelled(progress, "accuracy after"))
+    after, more = _accuracy(statistics, feeding, _labelled(progress, "accuracy after"))
     found = None if before is None and after is None else CalibrationAccuracy(record.samples, before, after)
-    return Estimate(populations, steps, record, found, (*feeding.doubts, *troubles))
+    doubts = (*feeding.doubts, *(troubles or more), *_doubts_of(before, after))
+    return Estimate(populations, steps, record, found, doubts)
+
+
+def _doubts_of(before: float | None, after: float | None) -> tuple[str, ...]:
+    """What speaks against statistics that cost accuracy on the very data that they are of."""
+    if before is None or after is None or before - after <= MUCH:
+        return ()
+    fell = f"accuracy fell from {100 * before:.2f} % to {100 * after:.2f} %"
+    return (f"{fell}: are these samples like those of training, and scaled like them (--mean, --std, --scale)?",)
 
 
 def _tallied(

@@ -191,6 +191,20 @@ def test_samples_and_labels_may_be_given_as_arrays() -> None:
     assert report.accuracy.samples == 300
 
 
+def test_a_loss_of_accuracy_is_warned_of() -> None:
+    report = bnfold.calibrate(SIGMOID100.onnx(), *_ones_and_zeros(), refresh=True).report
+    assert report.accuracy is not None
+    assert report.warnings[-1].startswith("accuracy fell from ")
+
+
+def _ones_and_zeros() -> tuple[tuple[Any, Any]]:
+    """Pictures of nothing, each with the class that sigmoid100 sees in it."""
+    x = np.random.default_rng(0).uniform(size=(300, 1, 28, 28)).astype(np.float32)
+    with torch.inference_mode():
+        labels = read(SIGMOID100, SIGMOID100.weights()).eval()(torch.from_numpy(x)).argmax(1).numpy()
+    return ((x, labels),)
+
+
 def test_a_model_that_does_not_run_before_is_calibrated_without_that_accuracy() -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
     x = np.random.default_rng(0).normal(size=(65, 4)).astype(np.float32)  # the last batch has one sample

@@ -47,7 +47,7 @@ class Shards:
         self, tensors: Mapping[str, torch.Tensor], added: Mapping[str, str], target: Path
     ) -> dict[Path, Content]:
         """The shards with ``tensors``, each in the file it was in, and last their index, which lies at ``target``."""
-        place = {name: self.place.get(name) or self.place[f"{name.removesuffix('bias')}weight"] for name in tensors}
+        place = {name: self._file_of(name) for name in tensors}
         contents: dict[Path, Content] = {}
         for file, metadata in self.metadata.items():
             held = {name: tensor for name, tensor in tensors.items() if place[name] == file}
@@ -62,6 +62,14 @@ class Shards:
         properties |= {name: count for name, count in counts.items() if name in properties}
         contents[target] = self._index(target, properties, place)
         return contents
+
+    def _file_of(self, name: str) -> str:
+        """The file of a tensor; a new one goes to what else its module has, or to the last file."""
+        if name in self.place:
+            return self.place[name]
+        module = f"{name.rpartition('.')[0]}."
+        beside = (file for other, file in self.place.items() if other.startswith(module))
+        return next(beside, max(self.metadata))
 
     def copies(self, target: Path) -> dict[Path, Content]:
         """The shards and their index as they are, beside ``target``; only names of files may change."""

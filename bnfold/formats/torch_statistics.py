@@ -51,7 +51,11 @@ class TorchStatistics:
     @property
     def notes(self) -> tuple[str, ...]:
         """See ``StatisticsOfModel``."""
-        return self._captured.notes
+        copies = tuple(
+            f"its copy under {copy.key!r} keeps its own statistics: --key {copy.key} calibrates that one instead"
+            for copy in self.model.companions
+        )
+        return self._captured.notes + copies
 
     def metadata(self, key: str) -> None:
         """See ``StatisticsOfModel``: a checkpoint says nothing."""

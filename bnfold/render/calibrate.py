@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bnfold.files.names import printable
@@ -93,8 +94,15 @@ def _row(item: CalibratedRecord) -> tuple[str, ...]:
         _change(item.old_mean, item.mean),
         _change(item.old_variance, item.variance),
         "" if item.mean_moved is None else f"{item.mean_moved:.2g}",
-        "" if item.variance_error is None else f"{100 * item.variance_error:.1f} %",
+        _error(item.variance_error),
     )
+
+
+def _error(value: float | None) -> str:
+    """A relative standard error; of a single sample it is not known."""
+    if value is None:
+        return ""
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "unknown"
 
 
 def _change(old: tuple[float, ...] | None, new: tuple[float, ...] | None) -> str:

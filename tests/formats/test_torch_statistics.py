@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,44 @@ def test_what_else_is_in_a_training_checkpoint_stays(tmp_path: Path) -> None:
     content = torch.load(tmp_path / "out.pt", weights_only=True)
     assert content["epoch"] == 7
     assert content["optimizer"] == {"step": torch.tensor(3)}
+
+
+def test_a_copy_of_the_network_keeps_its_own_and_is_calibrated_by_its_key(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({"state_dict": Dense().state_dict(), "ema": Dense().state_dict()}, tmp_path / "net.pt")
+    data = data_file(tmp_path)
+    report = calibrate(tmp_path / "net.pt", data, tmp_path / "own.pt", factory=DENSE).report
+    assert report.warnings == ("its copy under 'ema' keeps its own statistics: --key ema calibrates that one instead",)
+    calibrate(tmp_path / "net.pt", data, tmp_path / "copy.pt", factory=DENSE, key="ema")
+    held = {
+        (name, key): "first_bn.running_mean" in state
+        for name in ("own.pt", "copy.pt")
+        for key, state in torch.load(tmp_path / name, weights_only=True).items()
+    }
+    assert [place for place, is_held in held.items() if is_held] == [("own.pt", "state_dict"), ("copy.pt", "ema")]
+
+
+def test_statistics_go_to_the_shard_of_their_batch_norm(tmp_path: Path) -> None:
+    state = Dense().state_dict()
+    files = {name: f"model-0000{1 if name.startswith('first') else 2}-of-00002.safetensors" for name in state}
+    for file in set(files.values()):
+        save_file({name: tensor for name, tensor in state.items() if files[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    (tmp_path / "out").mkdir()
+    calibrate(index, data_file(tmp_path), tmp_path / "out" / index.name, factory=DENSE)
+    weight_map = json.loads((tmp_path / "out" / index.name).read_text())["weight_map"]
+    assert weight_map["first_bn.running_mean"] == files["first.weight"]
+    assert weight_map["second_bn.running_var"] == files["second.weight"]
+    assert inspect(tmp_path / "out" / index.name, factory=DENSE).folded == 2
+
+
+def test_an_exported_program_is_refused_with_another_way(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)).eval(), (torch.zeros(2, 6),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(BnfoldError, match="cannot be calibrated") as refusal:
+        calibrate(tmp_path / "net.pt2", samples(9, 6), trust_code=True)
+    assert "export it again" in refusal.value.remedy
 
 
 def test_the_same_checkpoint_and_data_give_the_same_bytes(tmp_path: Path) -> None:
