@@ -12,17 +12,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold.conversion import Conversion
-from bnfold.errors import CheckFailedError, InputError, RequirementError, UsageError
+from bnfold.errors import CheckFailedError, InputError, RequirementError
 from bnfold.files.comparing import ComparingStream
 from bnfold.files.hashing import put
 from bnfold.files.names import printable
-from bnfold.files.recognise import Kind, require_model
-from bnfold.files.suffixes import fitting_suffix, require_fitting_name, suffix_of
-from bnfold.files.writing import check_target
-from bnfold.formats.opening import TARGETS, Opening, open_model, open_pairs, torch_needed, wrap_model
+from bnfold.formats.opening import Opening, open_model, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
 from bnfold.reporting import unmatched_globs
+from bnfold.route import Route, default_output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,6 +123,7 @@ def convert(
     pairs: Sequence[str] = (),
     eps: float | None = None,
     to: Target | None = None,
+    keep_architecture: bool = False,
     force: bool = False,
     verify: str | None = None,
     dry_run: bool = False,
@@ -140,48 +139,38 @@ def convert(
     what would be written; ``dry_run`` only writes nothing. ``bench`` times both afterwards. ``require_fold`` asks that
     any, or all, batch norms fold. An existing output needs ``force``. ``pairs`` of layer and batch norm (``conv1=bn1``)
     and their ``eps`` stand for the architecture of a state_dict. ``to`` names another kind of file for the output (one
-    that torch exports is always verified). The other options are those of ``fold``.
+    that torch exports is always verified). With ``keep_architecture`` folded batch norms stay and scale by 1, and the
+    weights load anywhere; a folder with a config.json is copied like that. The other options are those of ``fold``.
 
     Raises BnfoldError: CheckFailedError where ``verify`` or ``check`` fails, RequirementError for ``require_fold``,
     both with the report so far, and OutputError where the output could not be written. In all of these cases nothing
     is written, and what was there before is intact.
     """
-    path = Path(source)
-    target = default_output(path, to) if output is None else Path(output)
-    require_fitting_name(target, TARGETS[to] if to else require_model(path), None if to else path)
-    if bench and to == "onnx" and require_model(path) is not Kind.ONNX:
-        raise UsageError("a PyTorch model and an ONNX model cannot be timed in one runtime", remedy="leave --bench out")
+    wanted = None if output is None else Path(output)
+    route = Route.of(Path(source), wanted, to=to, pairs=pairs, keep_architecture=keep_architecture)
+    route.require_runnable(verify=verify is not None, bench=bench)
     if not (dry_run or check):
-        check_target(target, force=force, inputs=[path])
+        route.require_free(force=force)
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
-    if pairs or eps is not None:
-        _require_no_architecture(opening, pairs, runs=verify is not None or bench)
-    load: Callable[[], Model] = partial(open_model, path, **opening, freeze=freeze)
-    if pairs:
-        load = partial(open_pairs, path, pairs, eps, key=key)
-    conversion = _conversion(load, path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
-    own = Opening(**{**opening, "trust_code": True})  # to run what bnfold has made; the source was trusted already
+    load = route.loader(opening, eps=eps, freeze=freeze)
+    conversion = _conversion(load, route.path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
+    opening["trust_code"] = True  # to run what bnfold has made; the source is loaded already
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
-        _require_unchanged(report, conversion.contents(target))
+        _require_unchanged(report, conversion.contents(route.target))
         return report
     if verify is not None or conversion.must_be_verified:
-        from bnfold import comparison
-
-        if not dry_run:
-            conversion.require_writable(target, force=force)
-        with _staged(conversion, target) as staged:
-            verification = comparison.verify(path, staged, **own, data=verify or "random", progress=progress)
-        report = replace(report, verification=verification)
-        _require_passed(report, target)
+        if not dry_run and route.folder is None:
+            conversion.require_writable(route.target, force=force)
+        report = _verified(report, conversion, route, opening, data=verify or "random", progress=progress)
     if dry_run:
         return report
-    report = replace(report, output=conversion.save(target, force=force))
+    report = replace(report, output=conversion.save(route.target, force=force, folder=route.folder))
     if bench:
         from bnfold import comparison
 
-        timing = comparison.bench(path, target, **own, progress=progress)
+        timing = comparison.bench(route.path, route.target, **opening, progress=progress)
         report = replace(report, timing=timing)
     return report
 
@@ -211,31 +200,10 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def default_output(source: PathLike, to: Target | None = None) -> Path:
-    """``NAME.folded.EXT`` beside ``source``; EXT is its own, or that of the kind that it becomes."""
-    path = Path(source)
-    suffix = suffix_of(path)
-    ending = suffix if to is None else fitting_suffix(TARGETS[to])
-    return path.with_name(f"{path.name.removesuffix(suffix)}.folded{ending}")
-
-
 def _conversion(
     load: Callable[[], Model], path: Path, *, only: Globs, skip: Globs, merge_parallel: bool, to: Target | None = None
 ) -> Conversion:
     return Conversion.of(load, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel, to=to)
-
-
-def _require_no_architecture(opening: Opening, pairs: Sequence[str], *, runs: bool) -> None:
-    """UsageError where pairs are given besides what would tell them, or for what needs a network that runs."""
-    if not pairs:
-        raise UsageError("--eps is for pairs", remedy="name them: --pair LAYER=BN; a module knows its own ε")
-    if opening["factory"] is not None or opening["trust_code"]:
-        raise UsageError("--pair is for a state_dict without its architecture", remedy="leave --pair out, or --model")
-    if runs:
-        raise UsageError(
-            "a state_dict without its architecture does not run, so that it can neither be verified nor timed",
-            remedy="leave --verify and --bench out, or give --model pkg.module:factory instead of pairs",
-        )
 
 
 def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:
@@ -269,12 +237,26 @@ def _holds(path: Path, content: Content) -> bool:
         raise InputError(f"cannot read {printable(str(path))}: {error.strerror or error}") from error
 
 
-def _require_passed(report: ConvertReport, target: Path) -> None:
-    """CheckFailedError where the folded model is not the same network."""
-    if report.verification is not None and not report.verification.passed:
+def _verified(
+    report: ConvertReport,
+    conversion: Conversion,
+    route: Route,
+    opening: Opening,
+    *,
+    data: str,
+    progress: Progress | None,
+) -> ConvertReport:
+    """The report with the comparison of both models; CheckFailedError where the folded one is not the same network."""
+    from bnfold import comparison
+
+    with _staged(conversion, route.target) as staged:
+        verification = comparison.verify(route.path, staged, **opening, data=data, progress=progress)
+    report = replace(report, verification=verification)
+    if not verification.passed:
         raise CheckFailedError(
-            "the folded model differs from the original", where=f"{target} was not written", report=report
+            "the folded model differs from the original", where=f"{route.target} was not written", report=report
         )
+    return report
 
 
 @contextmanager

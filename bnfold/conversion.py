@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold import __version__
 from bnfold.core.verdict import Plan
-from bnfold.files.hashing import Beside, file_hash, file_record, write_hashed
+from bnfold.files.folders import copy_folder
+from bnfold.files.hashing import Beside, file_hash, file_record, put, write_hashed
 from bnfold.files.writing import Content, check_target, copy_of, same_file
-from bnfold.formats.opening import OWN_TARGETS, can_run, converted
+from bnfold.formats.opening import OWN_TARGETS, can_run, converted, keeps_architecture
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
@@ -50,10 +51,10 @@ class Conversion:
         hashing = Beside(partial(file_hash, path))
         model = load()
         before = model.node_count
-        decided = plan(model.view, only=only, skip=skip, merge_parallel=merge_parallel)
+        decided = _planned(model, only, skip, merge_parallel=merge_parallel)
         model.apply(decided)
         for companion in model.companions:
-            companion.apply(plan(companion.view, only=only, skip=skip))
+            companion.apply(_planned(companion, only, skip))
         source = file_record(path, model.format, external=model.external, hashed=hashing.result())
         if decided.changes:
             model.describe(
@@ -90,10 +91,26 @@ class Conversion:
             "warnings": self.warnings,
         }
 
-    def save(self, target: Path, *, force: bool) -> FileRecord:
-        """Put the output in place at ``target``, as ``write_together`` does; which file it has become."""
+    def save(self, target: Path, *, force: bool, folder: Path | None = None) -> FileRecord:
+        """Put the output in place at ``target``, as ``write_together`` does; which file it has become.
+
+        With ``folder``, the source's, the folder of ``target`` becomes a copy of it with the folded weights.
+        """
+        if folder is not None:
+            return self._save_folder(folder, target, force=force)
         record = write_hashed(self.contents(target), target, self.output.format, force=force, inputs=self._sources)
         return replace(record, external=record.external or self._shared_data(target))
+
+    def _save_folder(self, folder: Path, target: Path, *, force: bool) -> FileRecord:
+
+        def write(staged: Path) -> None:
+            for path, content in self.contents(staged / target.name).items():
+                with path.open("wb") as stream:
+                    put(content, stream)
+
+        copy_folder(folder, target.parent, set(self._sources), write, force=force)
+        beside = tuple(path for path in self.contents(target) if path != target)
+        return file_record(target, self.output.format, external=beside)
 
     def require_writable(self, target: Path, *, force: bool) -> None:
         """OutputError where a file of the output exists and may not be replaced; worth asking before long work."""
@@ -120,6 +137,14 @@ class Conversion:
     def must_be_verified(self) -> bool:
         """Whether another program than bnfold has made a running model of the folded one."""
         return self.output is not self.model and bool(getattr(self.output, "runs", False))
+
+
+def _planned(model: Model, only: Sequence[str], skip: Sequence[str], *, merge_parallel: bool = False) -> Plan:
+    """The plan; where the architecture is kept it takes two, since what does not fold whole may do so in part."""
+    decided = plan(model.view, only=only, skip=skip, merge_parallel=merge_parallel)
+    if keeps_architecture(model):
+        return plan(model.view_with_shifts_apart(decided), only=only, skip=skip)
+    return decided
 
 
 def _as_another_kind(model: Model, to: Target) -> Converted:

@@ -17,7 +17,7 @@ FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
     ("api", "render"),
-    ("comparison", "conversion", "calibration"),
+    ("comparison", "conversion", "calibration", "route"),
     ("estimation",),
     ("reporting", "sessions"),
     ("planner", "check"),

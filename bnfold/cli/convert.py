@@ -42,6 +42,7 @@ class ConvertOptions(PlanOptions):
     pairs: tuple[str, ...]
     eps: float | None
     to: Target | None
+    keep_architecture: bool
 
 
 class ConvertCommand(click.Command):
@@ -87,6 +88,7 @@ class ConvertCommand(click.Command):
     metavar="KIND",
     help="Write KIND: onnx, pt, pt2 or safetensors.",
 )
+@click.option("--keep-architecture", is_flag=True, help="Batch norms stay, scaling by 1: it loads anywhere.")
 @plan_options
 @report_options
 @click.pass_context

@@ -152,6 +152,28 @@ def open_torch(
         return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code, key=key)
 
 
+def open_keeping_architecture(path: Path, opening: Opening) -> TorchModel:
+    """Load the model at ``path`` to be folded without changing its architecture; errors as for ``open_model``."""
+    if require_model(path) in {Kind.ONNX, Kind.PT2}:
+        raise UsageError(
+            "--keep-architecture is for the weights of a module",
+            where=str(path),
+            remedy="leave it out: what is folded has no other use for the batch norms' names",
+        )
+    model = open_torch(path, **opening)
+    if not keeps_architecture(model, begin=True):
+        raise TypeError(f"{type(model).__name__} has no architecture to keep")
+    return model
+
+
+def keeps_architecture(model: object, *, begin: bool = False) -> TypeGuard[TorchModel]:
+    """Whether the batch norms of ``model`` stay when they fold; ``begin`` makes it so, its copies included."""
+    if begin and hasattr(model, "keeps_architecture"):
+        for item in (model, *getattr(model, "companions", ())):
+            item.keeps_architecture = True
+    return bool(getattr(model, "keeps_architecture", False))
+
+
 def open_pairs(path: Path, pairs: Sequence[str], epsilon: float | None, *, key: str | None = None) -> PairedState:
     """Load the state_dict at ``path`` with the user's ``pairs`` of layers and batch norms; errors as above."""
     with torch_needed():

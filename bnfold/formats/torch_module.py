@@ -19,6 +19,7 @@ from bnfold.core.verdict import Plan
 from bnfold.errors import UsageError
 from bnfold.files.recognise import Kind, recognise
 from bnfold.formats.torch_apply import folded_copy
+from bnfold.formats.torch_architecture import Architecture
 from bnfold.formats.torch_capture import Capture
 from bnfold.formats.torch_check import check_other_inputs, check_same_outputs
 from bnfold.formats.torch_dtypes import follow, lend_dtypes
@@ -64,6 +65,8 @@ class TorchModel:
         self.structure = Structure()
         self.removed_calls = 0
         self.is_changed = False
+        self.keeps_architecture = False
+        self._architecture: Architecture | None = None
         self.is_calibrated = False
         self.found_out: tuple[str, ...] = ()
         """What showed when both modules ran."""
@@ -129,7 +132,18 @@ class TorchModel:
 
     @cached_property
     def _captured(self) -> Capture:
-        return capture_all(self.module, self.recordings)
+        captured = capture_all(self.module, self.recordings)
+        if self.keeps_architecture:
+            self._architecture = Architecture.of(captured, self.module)
+            return self._architecture.captured
+        return captured
+
+    def view_with_shifts_apart(self, first: Plan) -> GraphView:
+        """Where the architecture is kept, the view for a second plan, made from the first one."""
+        if self._architecture is None:
+            raise ValueError("there is no first plan without a view")
+        self._architecture = self._architecture.with_shifts_apart(first)
+        return self._architecture.captured.view
 
     @property
     def view(self) -> GraphView:
@@ -144,6 +158,10 @@ class TorchModel:
             notes += ("the module was wrapped, for other devices or compiled; the one underneath was folded",)
         if self.module.training:
             notes += ("the module is in training mode; it was folded as in inference mode (eval)",)
+        if self.keeps_architecture:
+            notes += (
+                "the architecture is kept: each folded batch norm stays and scales by 1; no faster, loads anywhere",
+            )
         if self.checkpoint is None:
             return notes
         if dropped := without_optimiser(self.checkpoint.entries)[1]:
@@ -165,7 +183,8 @@ class TorchModel:
     def apply(self, plan: Plan) -> None:
         """Fold: put a folded copy in the module's place, and run it beside the original; a mismatch raises."""
         original = self.module
-        self.module, self.structure = folded_copy(original, self._captured, plan, share=self.share)
+        captured = self._captured if self._architecture is None else self._architecture.after(plan)
+        self.module, self.structure = folded_copy(original, captured, plan, share=self.share)
         if plan.folds:
             for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
                 check_same_outputs(self.module, inputs, outputs)

@@ -77,6 +77,7 @@ CONVERT: dict[str, Any] = {
     "pairs": (),
     "eps": None,
     "to": None,
+    "keep_architecture": False,
 }
 VERIFY: dict[str, Any] = {
     **MODEL,
