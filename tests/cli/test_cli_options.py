@@ -88,6 +88,7 @@ VERIFY: dict[str, Any] = {
     "atol": None,
     "rtol": None,
     "max_flips": 0,
+    "layers": False,
     "max_accuracy_drop": None,
     "mean": None,
     "std": None,
