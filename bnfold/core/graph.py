@@ -155,7 +155,7 @@ class GraphView:
         uses: defaultdict[str, list[Use]] = defaultdict(list)
         for node in self.nodes:
             for slot, value in enumerate(node.inputs):
-                if value is not None:
+                if value is not None and node.kind is not OpKind.SHAPE:
                     uses[value].append(Use(node, slot))
         object.__setattr__(self, "_producers", producers)
         object.__setattr__(self, "_uses", dict(uses))
@@ -176,7 +176,7 @@ class GraphView:
 
     def readers(self, value: str) -> Sequence[Use]:
         """The input slots that read ``value``, also those inside subgraphs; readers of its shape alone do not count."""
-        return [use for use in self._uses.get(value, ()) if use.node.kind is not OpKind.SHAPE]
+        return self._uses.get(value, ())
 
     def is_output(self, value: str) -> bool:
         """Whether the caller of the model receives ``value``."""

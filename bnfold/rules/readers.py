@@ -15,6 +15,6 @@ def require_sole_reader(view: GraphView, value: str, node: Node) -> None:
         raise Miss(Reason.MODEL_OUTPUT, node, f"the output of {node.op} {node.label!r} is an output of the model")
     readers = view.readers(value)
     if len(readers) > 1:
-        names = [f"{use.node.op} {use.node.label!r}" for use in readers]
-        named = ", ".join([*names[:READERS_NAMED], *(["…"] if len(names) > READERS_NAMED else [])])
+        names = [f"{use.node.op} {use.node.label!r}" for use in readers[:READERS_NAMED]]
+        named = ", ".join([*names, *(["…"] if len(readers) > READERS_NAMED else [])])
         raise Miss(Reason.FAN_OUT, node, f"the output of {node.op} {node.label!r} has {len(readers)} readers: {named}")
