@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import LAYERS, Node, OpKind
@@ -187,10 +188,14 @@ class Plan:
 
     def ends_in(self, layer: Node) -> Node:
         """The layer that does the work of ``layer``: itself, or the one that it was joined with."""
-        hosts = {node.index: joined.edit.node for joined in self.joined for node in joined.removed}
-        while layer.index in hosts:
-            layer = hosts[layer.index]
+        while layer.index in self._hosts:
+            layer = self._hosts[layer.index]
         return layer
+
+    @cached_property
+    def _hosts(self) -> dict[int, Node]:
+        """By index of a layer that is no more: the one that it was joined with."""
+        return {node.index: joined.edit.node for joined in self.joined for node in joined.removed}
 
     @property
     def keeps(self) -> tuple[Keep, ...]:
