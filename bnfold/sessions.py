@@ -209,7 +209,7 @@ def _watched_onnx(*paths: Path) -> Iterator[list[Session]]:
     from bnfold.formats.onnx.watching import comparable_values, watched_files
 
     models = [OnnxModel.load(path) for path in paths]
-    values = comparable_values(*models)
+    values = [] if any(model.lacking_outputs for model in models) else comparable_values(*models)
     with ExitStack() as stack:
         yield [stack.enter_context(_onnx_session(partial(watched_files, model, values))) for model in models if values]
 

@@ -180,6 +180,18 @@ def test_what_is_in_memory_is_not_written() -> None:
         bnfold.calibrate(module, np.ones((9, 4), np.float32), "out.pt")
 
 
+def test_progress_counts_the_samples_of_each_pass(trapped: dict[str, Path]) -> None:
+    x = np.random.default_rng(0).uniform(size=(70, 1, 28, 28)).astype(np.float32)
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(label: str, done: int, total: int) -> None:
+        told.setdefault(label, []).append((done, total))
+
+    bnfold.calibrate(trapped[".onnx"], (x, np.arange(70) % 10), progress=progress)
+    assert list(told) == ["accuracy before", "pass 1 of 2", "pass 2 of 2", "accuracy after"]
+    assert all(steps == [(32, 70), (64, 70), (70, 70)] for steps in told.values())
+
+
 def test_samples_and_labels_may_be_given_as_arrays() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -325,6 +326,16 @@ def test_bfloat16_and_what_onnxruntime_lacks_run_in_the_reference() -> None:
     result, _ = calibrated(model(body, tensors, x="double[N,3,2,2] x", y="double[N,4,2,2] y"), x)
     conv = np.einsum("nihw,oi->nohw", x, tensors["w"][:, :, 0, 0])
     np.testing.assert_allclose(stored(result, 3)[0], conv.mean(axis=(0, 2, 3)))
+
+
+def test_an_operator_that_onnx_does_not_know_tells_its_type_when_it_runs() -> None:
+    proto = model(f"h = Neg(x) {training('h', outputs='y, m2, v2')}", parameters(5), x="float[N,5] x", y="float[N,5] y")
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = "Gelu", "com.microsoft"
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    x = samples(40, 5, dtype="float32")
+    result = calibrate(proto, x).model
+    gelu = np.vectorize(lambda value: value * 0.5 * (1 + math.erf(value / math.sqrt(2))))
+    np.testing.assert_allclose(stored(result, 3)[0], gelu(x.astype(np.float64)).mean(axis=0), rtol=1e-5)
 
 
 # What exists already

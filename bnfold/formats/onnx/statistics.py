@@ -184,7 +184,8 @@ class OnnxStatistics:
         if node.lock is not None and node.lock.reason is not Reason.STATISTICS_OUTPUTS_USED:
             raise _refusal(node, node.lock.detail, node.lock.reason.remedy)
         if self._place_of(node) is None:
-            raise _refusal(node, "it is inside a subgraph (If, Loop or Scan) or a function", "Move it out of there.")
+            detail = "it is inside a subgraph (If, Loop or Scan) or a function"
+            raise _refusal(node, detail, "Move it out of there; onnx.inliner.inline_local_functions inlines functions.")
         read = [name for name in node.outputs[1:] if self._view.graph.readers(name) or name in self._view.graph.outputs]
         if read:
             detail = f"its further output {read[0]!r} is used, which it does not have in inference mode"
@@ -212,11 +213,9 @@ class OnnxStatistics:
         return next((constant.dtype for constant in known if constant and constant.dtype in LARGEST), "float32")
 
     def _declaration(self, value: str, name: str) -> ValueInfoProto:
+        """An output like ``value``; what onnx does not know of its type is left to the runtime to infer."""
         if value not in self._types:
-            raise InputError(
-                f"the type of {value!r}, which goes into a batch norm, is not known",
-                remedy="export the model again, or run onnx.shape_inference on it",
-            )
+            return ValueInfoProto(name=name)
         return helper.make_tensor_value_info(name, self._types[value].data_type, None)
 
     def _is_part_of_the_signature(self, name: str) -> bool:
