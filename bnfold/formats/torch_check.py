@@ -51,10 +51,12 @@ def check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -
     size too, and with other values: there is less to compute, and what holds then holds for the batch.
     """
     notes: tuple[str, ...] = ()
-    smaller = other_images(inputs)
-    if smaller is not None and (agrees := _agree(original, folded, smaller)) is not None:
-        if agrees:
-            return ()
+    agree = next(
+        (agree for other in other_images(inputs) if (agree := _agree(original, folded, other)) is not None), None
+    )
+    if agree:
+        return ()
+    if agree is False:
         notes = ("the model takes another path for images of other sizes; judged on the size of the example inputs",)
     other = another_batch(inputs)
     if other is not None and _agree(original, folded, other) is False:

@@ -31,9 +31,10 @@ def is_wrapped(module: nn.Module) -> bool:
 
 def is_frozen(module: nn.Module) -> bool:
     """Whether a module of another kind holds running statistics, and nothing that could be trained: no parts either."""
-    buffers = {name for name, _ in module.named_buffers()}
-    has_parts = any(True for _ in (*module.children(), *module.parameters()))
-    return not has_parts and buffers >= {"running_mean", "running_var"} and not isinstance(module, BatchNorm)
+    if isinstance(module, BatchNorm) or any(True for _ in module.children()):
+        return False
+    has_parameters = any(True for _ in module.parameters())
+    return not has_parameters and {name for name, _ in module.named_buffers()} >= {"running_mean", "running_var"}
 
 
 def has_pre_hooks(module: nn.Module) -> bool:

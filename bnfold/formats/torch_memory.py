@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from bnfold.formats._aten import Recorder
@@ -21,6 +22,11 @@ class SharedMemory:
         made = {value for call in recorder.calls for value in call.outputs}
         lasting = [value for value in recorder.storages if value in outputs or value not in made]
         self._uses.append((self._places(lasting), set()))  # what was there before the run, or is there after it
+        self._touching: defaultdict[int, list[int]] = defaultdict(list)
+        """By storage, the positions of the calls that read it or write to it, in order."""
+        for position, (read, changed) in enumerate(self._uses):
+            for place in read | changed:
+                self._touching[place].append(position)
         self._merged: dict[int, set[int]] = {}
         """By storage: all that would be one with it if every batch norm became an Identity."""
         for pair in batch_norms:
@@ -32,7 +38,8 @@ class SharedMemory:
         """Whether, after the batch norm at ``position``, one of its ends is read once the other has been written."""
         one = self._merged[self._storages[self._outputs_of[position][0]]]
         written: set[int] = set()
-        for read, changed in self._uses[position + 1 :]:
+        later = {use for place in one for use in self._touching[place] if use > position}
+        for read, changed in (self._uses[use] for use in sorted(later)):
             if any(written - {place} for place in read & one):
                 return True
             written |= changed & one

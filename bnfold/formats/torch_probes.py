@@ -7,11 +7,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bnfold.formats.torch_running import Inputs
 
-LARGE, SMALL, MULTIPLE = 96, 64, 32
-"""Images from ``LARGE`` on are tried at about a third of their size, but not below ``SMALL``: a tenth of the work.
-
-Networks halve images up to five times, so that sizes are multiples of 2⁵.
-"""
+LARGE = 96
+"""Images from this height and width on are tried smaller."""
+SMALLER = (32, 64)
+"""The sizes, as far as the network takes them: a fraction of the work. Many halve their images five times."""
 
 
 def another_batch(inputs: Inputs) -> Inputs | None:
@@ -29,11 +28,15 @@ def another_batch(inputs: Inputs) -> Inputs | None:
     return other
 
 
-def other_images(inputs: Inputs) -> Inputs | None:
-    """Another number of images, smaller ones, of other values; None where no input is an image that can be smaller.
+def other_images(inputs: Inputs) -> list[Inputs]:
+    """Another number of images, smaller ones, of other values, smallest first; none where no input is a large image.
 
     The values are drawn from those that are there: they have the right range and dtype, whatever that is.
     """
+    return [other for length in SMALLER if (other := _smaller_images(inputs, length)) is not None]
+
+
+def _smaller_images(inputs: Inputs, length: int) -> Inputs | None:
     size = _batch(inputs)
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     if size is None or not any(map(_is_large, tensors)):
@@ -45,8 +48,7 @@ def other_images(inputs: Inputs) -> Inputs | None:
             return leaf
         shape = (2 if size == 1 else 1, *leaf.shape[1:])
         if _is_large(leaf):
-            smaller = (max(SMALL, length // 3 // MULTIPLE * MULTIPLE) for length in leaf.shape[2:])
-            shape = (*shape[:2], *smaller)
+            shape = (*shape[:2], length, length)
         chosen = torch.randint(leaf.numel(), shape, generator=generator).to(leaf.device)
         return leaf.flatten()[chosen]
 

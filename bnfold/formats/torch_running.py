@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -42,15 +43,30 @@ def structural_copy(
             remedy="run it once on an example input before folding",
         )
     shared = [*module.parameters(), *(module.buffers() if share_buffers else ())]
-    plain = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    attributes = [value for part in module.modules() for value in vars(part).values()]
+    memo: dict[int, object] = {id(value): value for value in attributes if isinstance(value, torch.Tensor)}
+    # What deepcopy would do as well, and takes its time for: a module has ten dictionaries of hooks, nearly all empty.
+    memo |= {id(value): type(value)() for value in attributes if type(value) in {dict, OrderedDict} and not value}
+    memo |= {id(tensor): tensor.detach().clone() for tensor in _plain_buffers(module)}
+    memo |= {id(tensor): tensor for tensor in shared} | dict(instead)
     try:
-        return copy.deepcopy(module, {id(tensor): tensor for tensor in (*shared, *plain)} | dict(instead))
+        return copy.deepcopy(module, memo)
     except Exception as error:  # the module's attributes are the user's, and may refuse to be copied in any way
         raise InputError(
             f"the module cannot be copied: {first_line(error)}",
             where="bnfold folds a copy, by copy.deepcopy",
             remedy="take out of the module what cannot be copied (locks, open files, generators)",
         ) from error
+
+
+def _plain_buffers(module: nn.Module) -> list[torch.Tensor]:
+    """The buffers that are plain tensors with memory of their own, of which a clone is a copy."""
+    places = Counter(_storage(tensor) for tensor in (*module.parameters(), *module.buffers()))
+    return [
+        tensor
+        for tensor in module.buffers()
+        if type(tensor) is torch.Tensor and not tensor.requires_grad and places[_storage(tensor)] == 1
+    ]
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -105,6 +121,11 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         super().__init__()  # type: ignore[no-untyped-call]
         self._parameters = {_storage(parameter): parameter for parameter in parameters}
         self._before: dict[int, torch.Tensor] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler (80 MB, a second) to tell it that there is nothing to compile here."""
+        return False
 
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

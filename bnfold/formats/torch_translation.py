@@ -45,6 +45,7 @@ class Translation:
         self.seen: set[tuple[str | None, ...]] = set()
         """The batch norms that ran, by the module or the tensors that make them up."""
         self.positions = {id(call): position for position, call in enumerate(self.calls)}
+        self.meanings = {id(call): self._meaning(call) for call in self.calls}
         self.runs = self._runs()
         self.memory = SharedMemory(recording.recorder, self._normalised(), recording.outputs)
 
@@ -59,7 +60,7 @@ class Translation:
                 taken |= {self.positions[id(step.call)] for step in run.steps}
                 self.add_run(run)
                 continue
-            meaning = self.meaning(call)
+            meaning = self.meanings[id(call)]
             if meaning.kind is OpKind.BATCH_NORM:
                 self.add_batch_norm(call, meaning)
             elif meaning.kind in LAYERS:
@@ -67,7 +68,7 @@ class Translation:
             else:
                 self.add(call, meaning, call.module or call.op)
 
-    def meaning(self, call: Call) -> Meaning:
+    def _meaning(self, call: Call) -> Meaning:
         """What a call is; what computes a weight is none of ours."""
         if call.inputs and self.recording.lineage.derived.issuperset(call.inputs):
             return opaque(call)
@@ -222,7 +223,7 @@ class Translation:
 
     def _normalised(self) -> list[tuple[str, str]]:
         """The value before and behind each batch norm."""
-        operators = [call for call in self.calls if self.meaning(call).kind is OpKind.BATCH_NORM]
+        operators = [call for call in self.calls if self.meanings[id(call)].kind is OpKind.BATCH_NORM]
         ends = [(call.value("input") or "", call.outputs[0]) for call in operators]
         runs = [run for run in self.runs.values() if run.meaning(self.recording).kind is OpKind.BATCH_NORM]
         return ends + [(run.data, run.output) for run in runs]
