@@ -208,8 +208,8 @@ def _traps(found: Sequence[BatchDependence]) -> list[str]:
         return []
     names = " and ".join(item.model for item in found)
     return [
-        f"a sample's output depends on the other samples of its batch ({names}), as with batch norms that take each "
-        "batch's statistics; give them those of your data: bnfold calibrate MODEL --data DATA -o OUT"
+        f"a sample's output depends on the other samples of its batch ({names}); where batch norms take each batch's "
+        "statistics, bnfold calibrate MODEL --data DATA -o OUT gives them those of your data"
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
@@ -127,6 +127,7 @@ def normalised(x: Array, tensors: Arrays, suffix: str = "") -> tuple[Array, Arra
     return mean, variance, (x - mean.reshape(along)) * scale + tensors[f"b{suffix}"].reshape(along)
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**16), depth=st.integers(1, 4), rows=st.integers(3, 40))
 def test_a_chain_has_numpys_statistics_each_seen_through_those_before_it(seed: int, depth: int, rows: int) -> None:
     tensors: Arrays = {}
