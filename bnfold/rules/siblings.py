@@ -142,7 +142,7 @@ def mean_joins(view: GraphView, host: Node, mean: Mean) -> Join:
     inner = mean.window or one_tap(outer)
     place = place_within(inner, outer)
     if place is None:
-        raise _unlike(host, f"{described(outer)}, cannot hold {described(inner)}")
+        raise _unlike(host, f"moves otherwise: {described(outer)} beside {described(inner)}")
     return mean_beside(affine, inner.kernel, traits.groups, place)
 
 
@@ -164,16 +164,18 @@ def layer_joins(view: GraphView, host: Node, sibling: Node) -> Join:
         return layer_beside(view, sibling, ())
     place = place_within(_window(sibling, other), _window(host, own))
     if place is None:
-        raise _unlike(host, f"cannot hold the kernel of {sibling.label!r}")
+        raise _unlike(host, f"moves otherwise than {sibling.label!r}")
     return layer_beside(view, sibling, place)
 
 
 def described(window: Window) -> str:
-    """``kernel 3×3, stride 2×2, padding 1×1``, as far as it is not the default."""
-    parts = [("kernel", window.kernel, 0), ("stride", window.strides, 1), ("dilation", window.dilations, 1)]
-    parts.append(("padding", window.before, 0) if window.before == window.after else ("padding", window.before, -1))
-    words = [f"{name} {'×'.join(map(str, sizes))}" for name, sizes, usual in parts if set(sizes) != {usual}]
-    return ", ".join(words)
+    """``kernel 3×3, stride 2×2, padding 1×1``; padding and dilation as far as there are any."""
+    parts = [("kernel", window.kernel, 0), ("stride", window.strides, 0), ("dilation", window.dilations, 1)]
+    if window.before == window.after:
+        parts.append(("padding", window.before, 0))
+    else:
+        parts += [("padding before", window.before, 0), ("padding after", window.after, 0)]
+    return ", ".join(f"{name} {'×'.join(map(str, sizes))}" for name, sizes, usual in parts if set(sizes) != {usual})
 
 
 def _host_traits(view: GraphView, host: Node, source: str) -> LayerTraits:

@@ -1,0 +1,294 @@
+"""What each tool makes of the small graphs that the tests hold bnfold to: folded, wrong, invalid, or nothing at all.
+
+``python benchmarks/coverage.py``, in an environment with the extras ``bench`` and ``dev``, on a system with fork. Each
+tool gets each graph in a process of its own, and so does the judge: a crash ends a process, and counts.
+
+The judge runs the original and the output as they are written (onnxruntime without optimisations, or onnx's reference
+implementation) on the same random inputs; a graph that neither runs is left out. Batch norms are counted by bnfold's
+view, so that one that a tool wrote out as a multiplication and an addition is still one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+from printing import machine, table
+
+import bnfold
+from bnfold.core.reason import Reason
+from bnfold.formats.onnx.model import OnnxModel
+
+TESTS = Path(__file__).parents[1] / "tests" / "formats"
+PART_ONE = ("fold", "carry", "arithmetic", "constants", "operators", "shuffles", "sizes")
+PART_TWO = ("parallel",)
+LIMIT_SECONDS = 60.0
+TOLERANCES = {"float16": 5e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
+"""Of the largest value. Wide on purpose: what is called wrong here is no matter of rounding."""
+SLUGS = {reason.slug for reason in Reason}
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """One graph of a table: how many of its batch norms are there, and how many of them fold by the table's word."""
+
+    name: str
+    model: ModelProto
+    found: int
+    foldable: int
+
+
+class Outcome(Enum):
+    """What a tool made of a graph."""
+
+    SAME = "the same network"
+    WRONG = "wrong"
+    INVALID = "invalid"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome, and how many batch norms are left where it is the same network."""
+
+    outcome: Outcome
+    left: int = 0
+
+
+def by_bnfold(source: Path, output: Path) -> None:
+    """As ``bnfold convert`` comes."""
+    bnfold.convert(source, output)
+
+
+def by_onnxruntime(source: Path, output: Path) -> None:
+    """The highest level whose output other processors run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(output)
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
+def by_onnxslim(source: Path, output: Path) -> None:
+    """As it comes."""
+    import onnxslim
+
+    onnxslim.slim(str(source), str(output))
+
+
+def by_onnxsim(source: Path, output: Path) -> None:
+    """As it comes."""
+    import onnxsim
+
+    simplified, _ = onnxsim.simplify(str(source))
+    onnx.save(simplified, output)
+
+
+def by_onnxoptimizer(source: Path, output: Path) -> None:
+    """All passes that fuse or eliminate."""
+    import onnxoptimizer
+
+    passes = onnxoptimizer.get_fuse_and_elimination_passes()
+    onnx.save(onnxoptimizer.optimize(onnx.load(source), passes), output)
+
+
+def by_onnxscript(source: Path, output: Path) -> None:
+    """The optimiser, then the rewriter with its own rules."""
+    import onnxscript.optimizer
+    import onnxscript.rewriter
+
+    onnx.save(onnxscript.rewriter.rewrite(onnxscript.optimizer.optimize(onnx.load(source))), output)
+
+
+TOOLS: dict[str, Callable[[Path, Path], None]] = {
+    "bnfold": by_bnfold,
+    "onnxruntime": by_onnxruntime,
+    "onnxslim": by_onnxslim,
+    "onnxsim": by_onnxsim,
+    "onnxoptimizer": by_onnxoptimizer,
+    "onnxscript": by_onnxscript,
+}
+
+
+def graphs_of(tables: tuple[str, ...]) -> list[Graph]:
+    """Every row of the tests' tables that holds a model which runs."""
+    sys.path[:0] = [str(TESTS)]
+    graphs = []
+    for name in tables:
+        module = importlib.import_module(f"test_onnx_{name}")
+        rows = [row for value in vars(module).values() if isinstance(value, list) for row in value]
+        for row in rows:
+            model, *verdict = getattr(row, "values", ()) or (None,)
+            if isinstance(model, ModelProto) and apart(partial(outputs, model)):
+                graphs.append(graph_of(f"{name}: {row.id}", model, verdict))
+    return graphs
+
+
+def graph_of(name: str, model: ModelProto, verdict: list[Any]) -> Graph:
+    """A row's graph. Where its verdict names no batch norm, what is left once bnfold folded it says what folds."""
+    found = batch_norms_in(model)
+    words = list(words_in(verdict))
+    says_all = bool(words) or verdict == [{}]
+    kept = sum(word in SLUGS for word in words) if says_all else batch_norms_in(bnfold.fold(model).model)
+    return Graph(name, model, found, found - kept)
+
+
+def batch_norms_in(model: ModelProto) -> int:
+    """How many batch norms there are, those among them that are written out."""
+    return len(OnnxModel.copy_of(model).view.batch_norms)
+
+
+def words_in(verdict: object) -> Iterator[str]:
+    """The words of a verdict: one, by batch norm, or beside something else."""
+    if isinstance(verdict, str):
+        yield verdict
+    elif isinstance(verdict, dict):
+        yield from verdict.values()
+    elif isinstance(verdict, list | tuple):
+        for part in verdict:
+            yield from words_in(part)
+
+
+def result_of(tool: Callable[[Path, Path], None], graph: Graph, folder: Path) -> Result:
+    """Run a tool on a graph, then the judge, each in a process of its own."""
+    source, output = folder / "source.onnx", folder / "output.onnx"
+    output.unlink(missing_ok=True)
+    onnx.save(graph.model, source)
+    apart(lambda: tool(source, output))
+    if not output.is_file():
+        return Result(Outcome.CRASHED)
+    outcome = apart(lambda: judged(graph.model, output))
+    if outcome is not Outcome.SAME:
+        return Result(Outcome.WRONG if outcome is Outcome.WRONG else Outcome.INVALID)
+    return Result(Outcome.SAME, batch_norms_in(onnx.load(output)))
+
+
+def apart(work: Callable[[], object]) -> object:
+    """What ``work`` returns in a process of its own; None where that fails, or takes too long."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(work, theirs))
+    process.start()
+    theirs.close()
+    process.join(LIMIT_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return ours.recv() if process.exitcode == 0 and ours.poll() else None
+
+
+def _tell(work: Callable[[], object], answer: Connection) -> None:
+    """Send what ``work`` returns; what it prints is of no interest."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    answer.send(work())
+
+
+def judged(original: ModelProto, output: Path) -> Outcome:
+    """The same network or not, from two random inputs; whatever is raised means that the output is no model at all.
+
+    It must pass onnx's checker, if the original does, and have the original's outputs.
+    """
+    folded = onnx.load(output)
+    if passes_checker(original):
+        onnx.checker.check_model(folded, full_check=True)
+    for seed in (0, 1):
+        expected, actual = outputs(original, seed), outputs(folded, seed)
+        if list(actual) != list(expected):
+            return Outcome.INVALID
+        if not all(is_close(values, actual[name]) for name, values in expected.items()):
+            return Outcome.WRONG
+    return Outcome.SAME
+
+
+def outputs(model: ModelProto, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """What a model computes as it is written, from random inputs."""
+    from onnx_graphs import feeds_for, outputs_of
+
+    return outputs_of(model, feeds_for(model, seed))
+
+
+def passes_checker(model: ModelProto) -> bool:
+    """Whether onnx finds nothing wrong with a model."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
+
+
+def is_close(expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> bool:
+    """Whether the values are the same but for rounding, relative to the largest."""
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return False
+    before, after = expected.astype(np.float64), actual.astype(np.float64)
+    finite = np.isfinite(before)
+    if not np.array_equal(before[~finite], after[~finite], equal_nan=True):
+        return False
+    error = np.abs(before - after)[finite].max(initial=0)
+    return bool(error <= TOLERANCES.get(str(expected.dtype), 0) * np.abs(before[finite]).max(initial=0))
+
+
+def row(name: str, graphs: list[Graph], results: list[Result]) -> tuple[str, ...]:
+    """One tool over some graphs. Batch norms count as folded where the network is the same."""
+    gone = [
+        graph.found - result.left if result.outcome is Outcome.SAME else 0
+        for graph, result in zip(graphs, results, strict=True)
+    ]
+    foldable = [graph.foldable for graph in graphs]
+    more = sum(max(0, count - limit) for count, limit in zip(gone, foldable, strict=True))
+    counts = [
+        sum(result.outcome is outcome for result in results) for outcome in Outcome if outcome is not Outcome.SAME
+    ]
+    return name, f"{sum(map(min, gone, foldable))} of {sum(foldable)}", str(more), *map(str, counts)
+
+
+def main() -> None:
+    """Print a table for each part, then where each tool is wrong, invalid or crashes."""
+    if missing := [name for name in TOOLS if not find_spec(name)]:
+        sys.exit(f"not installed: {', '.join(missing)}; pip install '.[bench,dev]'")
+    print(machine(("onnx", *TOOLS)))
+    for package in (*TOOLS, "onnxscript.optimizer", "onnxscript.rewriter", "onnx.reference"):
+        importlib.import_module(package)  # once, and not in each of thousands of processes
+    faults: dict[str, list[str]] = {name: [] for name in TOOLS}
+    missed: list[str] = []
+    with TemporaryDirectory(prefix="bnfold-benchmark-") as folder:
+        for part, tables in (("part one", PART_ONE), ("parallel layers", PART_TWO)):
+            graphs = graphs_of(tables)
+            rows = []
+            for name, tool in TOOLS.items():
+                results = [result_of(tool, graph, Path(folder)) for graph in graphs]
+                rows.append(row(name, graphs, results))
+                pairs = list(zip(graphs, results, strict=True))
+                faults[name] += [
+                    f"{it.outcome.value}: {graph.name}" for graph, it in pairs if it.outcome is not Outcome.SAME
+                ]
+                if tool is by_bnfold:
+                    missed += [graph.name for graph, it in pairs if graph.found - it.left < graph.foldable]
+            titles = ("tool", "folded", "beyond the table", *(it.value for it in Outcome if it is not Outcome.SAME))
+            print(f"\n{part}: {len(graphs)} graphs, {sum(graph.found for graph in graphs)} batch norms\n")
+            print(table(titles, rows), flush=True)
+    for name, found in faults.items():
+        print(f"\n{name}:", *(found or ["nothing"]), sep="\n- ")
+    if missed or faults["bnfold"]:
+        sys.exit(f"\nbnfold misses what its tables call foldable, or fails: {missed or faults['bnfold']}")
+
+
+if __name__ == "__main__":
+    main()
