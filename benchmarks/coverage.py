@@ -144,7 +144,7 @@ def graphs_of(tables: tuple[str, ...]) -> list[Graph]:
 
 
 def graph_of(name: str, model: ModelProto, verdict: list[Any]) -> Graph:
-    """A row's graph, folded by bnfold. Where the row names no batch norm, its test holds the verdicts in other words."""
+    """A row's graph, folded by bnfold. Where the row names no batch norm, its test holds the verdicts otherwise."""
     found, result = batch_norms_in(model), bnfold.fold(model)
     words = list(words_in(tuple(verdict)))
     kept = sum(word in SLUGS for word in words) if words or verdict == [{}] else len(result.plan.keeps)
