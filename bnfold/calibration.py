@@ -25,7 +25,7 @@ from bnfold.files.recognise import require_model
 from bnfold.files.suffixes import require_fitting_name
 from bnfold.files.writing import check_target, copy_of
 from bnfold.formats.opening import open_model, open_statistics, wrap_model
-from bnfold.records import CalibrateReport, FileRecord
+from bnfold.records import CalibrateReport, FileRecord, InputSpec
 from bnfold.reporting import calibrated_record
 from bnfold.runtime.session import Array
 
@@ -94,7 +94,7 @@ def calibrate(
     else:
         opened = open_model(path, inputs=inputs, factory=factory, trust_code=trust_code, key=key)
         source = file_record(path, opened.format, external=opened.external)
-    statistics = open_statistics(opened)
+    statistics = open_statistics(opened, example=_example(data))
     chosen = _chosen(statistics, refresh=refresh)
     found = Estimate()
     if chosen:
@@ -131,6 +131,16 @@ def _chosen(statistics: OnnxStatistics | TorchStatistics, *, refresh: bool) -> l
         for index, stored in enumerate(statistics.batch_norms)
         if stored.is_missing or (refresh and not stored.left)
     ]
+
+
+def _example(data: Data) -> InputSpec | None:
+    """What samples in memory look like to a model; None for those in files, and for images, which may be shaped."""
+    if isinstance(data, str | os.PathLike):
+        return None
+    x = np.asarray(data[0] if isinstance(data, tuple) else data)
+    if x.ndim in {0, 3}:  # samples, height and width
+        return None
+    return InputSpec((2, *x.shape[1:]), "float32" if x.dtype.kind == "f" else x.dtype.name)
 
 
 def _loaded(data: Data) -> DataSet:

@@ -95,7 +95,7 @@ def _arrangement(spec: TensorSpec, sample: tuple[int, ...]) -> tuple[int, ...]:
     choices = " or ".join("×".join(("N", *map(str, shape))) for shape in possible)
     raise UsageError(
         f"the samples do not fit input {spec.name!r}, which is {dimensions(spec.shape or ())}",
-        remedy=f"they can be fed as {choices}",
+        remedy=f"they can be fed as {choices}; what a PyTorch model takes is said with --input",
     )
 
 

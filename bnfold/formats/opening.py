@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bnfold.formats.torch_pairs import PairedState
     from bnfold.formats.torch_statistics import TorchStatistics
     from bnfold.formats.torch_targets import Converted
-    from bnfold.records import PairCandidate
+    from bnfold.records import InputSpec, PairCandidate
 
 
 FORMATS: Final = {
@@ -252,8 +252,13 @@ def wrap_model(
     )
 
 
-def open_statistics(model: OnnxModel | TorchModel | ExportedModel) -> OnnxStatistics | TorchStatistics:
-    """The statistics of a model's batch norms; InputError where they cannot be replaced."""
+def open_statistics(
+    model: OnnxModel | TorchModel | ExportedModel, *, example: InputSpec | None = None
+) -> OnnxStatistics | TorchStatistics:
+    """The statistics of a model's batch norms; InputError where they cannot be replaced.
+
+    ``example`` is what a module is recorded on that was opened without example inputs.
+    """
     onnx_model = sys.modules.get("bnfold.formats.onnx.model")
     if onnx_model is not None and isinstance(model, onnx_model.OnnxModel):
         from bnfold.formats.onnx.statistics import OnnxStatistics
@@ -263,7 +268,7 @@ def open_statistics(model: OnnxModel | TorchModel | ExportedModel) -> OnnxStatis
     from bnfold.formats.torch_statistics import TorchStatistics
 
     if isinstance(model, TorchModel):
-        return TorchStatistics(model)
+        return TorchStatistics(model, example)
     raise UsageError(
         "an exported program (.pt2) cannot be calibrated",
         remedy="calibrate the module, or its state_dict with --model, and export it again",

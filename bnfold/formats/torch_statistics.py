@@ -18,12 +18,14 @@ from bnfold.errors import InputError
 from bnfold.formats.statistics import StoredStatistics, require_fitting
 from bnfold.formats.torch_capture import capture
 from bnfold.formats.torch_classes import BatchNorm, is_known
+from bnfold.formats.torch_dtypes import follow
 from bnfold.formats.torch_running import Inputs, run, structural_copy
 from bnfold.formats.torch_structure import Structure, gain_statistics
 from bnfold.formats.torch_tensors import as_stored
 
 if TYPE_CHECKING:
     from bnfold.formats.torch_module import TorchModel
+    from bnfold.records import InputSpec
 
 
 class TorchStatistics:
@@ -34,8 +36,11 @@ class TorchStatistics:
 
     format: Literal["torch"] = "torch"
 
-    def __init__(self, model: TorchModel) -> None:
+    def __init__(self, model: TorchModel, example: InputSpec | None = None) -> None:
         self.model = model
+        if example is not None and model.given_inputs is None:
+            dtypes = (tensor.dtype for tensor in model.module.parameters() if tensor.is_floating_point())
+            model.given_inputs = follow((example,), next(dtypes, None))
         self._captured = capture(model.module, model.inputs)
         self._module = structural_copy(model.module, share_buffers=True).eval()
         self._nodes = [node for node in self._captured.view.batch_norms if isinstance(node.traits, BatchNormTraits)]
