@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto
-from onnx_graphs import BN, assert_same_network, case, folded, model, parameters, verdicts, weight
+from onnx_graphs import BN, assert_same_network, assert_scale_matters, case, folded, model, parameters, verdicts, weight
 
 from bnfold import fold
 
@@ -81,6 +81,7 @@ WRITTEN_OUT = [
 
 @pytest.mark.parametrize(("proto", "expected"), WRITTEN_OUT)
 def test_a_batch_norm_that_is_written_out_folds(proto: ModelProto, expected: dict[str, str]) -> None:
+    assert_scale_matters(proto, "s")
     result, found = folded(proto)
     assert found == expected
     assert {node.op_type for node in result.graph.node} <= {"Conv", "MatMul", "Add", "Constant"}

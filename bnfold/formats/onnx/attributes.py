@@ -9,9 +9,12 @@ from onnx import AttributeProto, NodeProto, defs
 
 
 def has_attributes_of_its_types(node: NodeProto, opset: int) -> bool:
-    """Whether each attribute that a standard operator has at this opset is of the type that it declares."""
+    """Whether each attribute of a standard operator is of the type that it declares at this opset, and has its value.
+
+    Inside a function an attribute may have none: the callers say what it is.
+    """
     declared = _declared(node.op_type, opset)
-    return all(item.type == declared.get(item.name, item.type) for item in node.attribute)
+    return all(item.type == declared.get(item.name, item.type) and not item.ref_attr_name for item in node.attribute)
 
 
 @cache

@@ -11,6 +11,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, Tens
 
 from bnfold.core.graph import Constant, Lock, Value
 from bnfold.core.reason import Reason
+from bnfold.formats.onnx.attributes import has_attributes_of_its_types
 from bnfold.formats.onnx.computing import COMPUTABLE, Array, compute
 from bnfold.formats.onnx.functions import shadowed_operators
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Call, Scope
@@ -38,6 +39,7 @@ class Constants:
     ) -> None:
         self._load_types = load_types
         self._opsets = model.opset_import
+        self._opset = next((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), 1)
         self._values: dict[str, Value | None] = {}
         self._arrays: dict[str, Callable[[], Array]] = {}
         """The values as they are stored, before any widening, for computing with them."""
@@ -101,8 +103,8 @@ class Constants:
         """A Constant node's tensor, or a node that may turn out to be computable."""
         if node.domain not in ONNX_DOMAINS or not node.output or node.op_type in self._shadowed:
             return
-        if any(attribute.ref_attr_name for attribute in node.attribute):
-            return  # the callers of the function say what it is
+        if not has_attributes_of_its_types(node, self._opset):
+            return
         value_id = scope.id(node.output[0])
         if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
             self._add_tensor(value_id, tensor)
