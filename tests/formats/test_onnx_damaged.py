@@ -63,6 +63,14 @@ def _attribute(name: str, value: object) -> Callable[[ModelProto], None]:
     return damage
 
 
+def _perm(proto: ModelProto) -> None:
+    proto.graph.node[1].CopyFrom(helper.make_node("Transpose", ["c"], ["a"], perm=[0, 1, 2, 2]))
+
+
+def _blocks(proto: ModelProto) -> None:
+    proto.graph.node[1].CopyFrom(helper.make_node("DepthToSpace", ["c"], ["a"], blocksize=3))
+
+
 def _no_type(proto: ModelProto) -> None:
     proto.graph.node[0].attribute[0].ClearField("type")
 
@@ -99,6 +107,8 @@ DAMAGE = [
     pytest.param(_attribute("group", 3), "no-linear-layer", id="groups that the weight does not divide into"),
     pytest.param(_attribute("group", 1.0), "no-linear-layer", id="a number of groups that is a fraction"),
     pytest.param(_attribute("auto_pad", 1), "no-linear-layer", id="a text that is a number"),
+    pytest.param(_perm, "no-linear-layer", id="an axis twice"),
+    pytest.param(_blocks, "no-linear-layer", id="blocks of more channels than there are"),
     pytest.param(_no_type, "no-linear-layer", id="an attribute without a type"),
     pytest.param(_size, "c", id="a negative size"),
     pytest.param(_weight_of_no_type, "weight-not-constant", id="a weight of no known type"),

@@ -40,6 +40,8 @@ def transpose(op: Operator) -> Meaning:
         permutation = range(len(known))[::-1]
     if permutation is None:
         return opaque(op, "how many axes it reverses is unknown")
+    if sorted(permutation) != list(range(len(permutation))):
+        return opaque(op, "it leaves axes out")
     return Meaning(OpKind.LAYOUT, op.inputs[:1], Permute(tuple(permutation)))
 
 
@@ -50,6 +52,8 @@ def depth_to_space(op: Operator) -> Meaning:
     if not channels or not 0 < blocks <= MOST_ELEMENTS // channels:
         return opaque(op, "how many channels there are is unknown")
     outputs = channels // blocks
+    if channels % blocks:
+        return opaque(op, "its channels do not fill its blocks")
     column_first = op.attributes.get("mode", "DCR") == "CRD"
     pairs = tuple((i, i // blocks if column_first else i % outputs) for i in range(channels))
     return Meaning(OpKind.LAYOUT, op.inputs[:1], ChannelMap(pairs))
