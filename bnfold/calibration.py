@@ -137,8 +137,8 @@ def _example(data: Data) -> InputSpec | None:
     """What samples in memory look like to a model; None for those in files, and for images, which may be shaped."""
     if isinstance(data, str | os.PathLike):
         return None
-    x = np.asarray(data[0] if isinstance(data, tuple) else data)
-    if x.ndim in {0, 3}:  # samples, height and width
+    x = _array(data[0] if isinstance(data, tuple) else data)
+    if x.ndim in {0, 3} or x.dtype.kind not in "biuf":  # three axes are samples, height and width
         return None
     return InputSpec((2, *x.shape[1:]), "float32" if x.dtype.kind == "f" else x.dtype.name)
 
@@ -146,9 +146,11 @@ def _example(data: Data) -> InputSpec | None:
 def _loaded(data: Data) -> DataSet:
     """The samples; of MNIST the training images, which the statistics were once taken from."""
     if isinstance(data, tuple):
-        return from_arrays(np.asarray(data[0]), np.asarray(data[1]))
+        if len(data) != 2:  # noqa: PLR2004 - a pair
+            raise UsageError(f"a tuple of {len(data)}: give samples, or a pair of samples and labels")
+        return from_arrays(*map(_array, data))
     if not isinstance(data, str | os.PathLike):
-        return from_arrays(np.asarray(data))
+        return from_arrays(_array(data))
     name = os.fspath(data)
     if name == "random":
         raise UsageError(
@@ -157,6 +159,16 @@ def _loaded(data: Data) -> DataSet:
         )
     found = load(name, split="train")
     return replace(found, name="mnist, training images") if found.name == "mnist" else found
+
+
+def _array(samples: object) -> Array:
+    """Samples in memory, which may be another library's; UsageError where NumPy cannot see them."""
+    try:
+        return np.asarray(samples)
+    except Exception as error:  # a tensor that requires gradients, or lies on a device, raises what its library likes
+        raise UsageError(
+            f"the samples are no array: {str(error).partition(chr(10))[0]}", remedy="give NumPy arrays"
+        ) from error
 
 
 def _report(

@@ -227,6 +227,20 @@ def test_a_model_that_does_not_run_before_is_calibrated_without_that_accuracy() 
     assert "Expected more than 1 value per channel" in report.warnings[0]
 
 
+NO_SAMPLES: dict[str, tuple[Any, str]] = {
+    "needs gradients": (torch.ones(9, 4, requires_grad=True), "the samples are no array"),
+    "text": (np.array(["a", "b"]), "which is no number"),
+    "a number": (5, "no samples"),
+    "three arrays": ((np.ones((9, 4)), np.ones(9, int), 3), "samples, or a pair of samples and labels"),
+}
+
+
+@pytest.mark.parametrize(("data", "why"), NO_SAMPLES.values(), ids=NO_SAMPLES)
+def test_what_holds_no_samples_is_refused(data: Any, why: str) -> None:
+    with pytest.raises(bnfold.BnfoldError, match=why):
+        bnfold.calibrate(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)), data)
+
+
 @pytest.mark.parametrize(
     "labels", [np.ones(8), np.zeros((9, 1), int), np.zeros(8, int)], ids=["floats", "columns", "too few"]
 )
