@@ -104,6 +104,37 @@ class ModuleBuilder:
         return self.random.choice([value for value, known in enumerate(self.shapes) if known == shape])
 
 
+class Frozen(nn.Module):
+    """Buffers, and arithmetic along axis 1 instead of the operator; ``clamped``: there is more in it."""
+
+    def __init__(self, features: int, *, clamped: bool) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(features) + 0.5)
+        self.clamped = clamped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        weight, bias, mean, variance = (buffer.view(shape) for buffer in self.buffers())
+        x = (x - mean) / torch.sqrt(variance + 1e-3) * weight + bias
+        return x.clamp(max=1e9) if self.clamped else x
+
+
+class NormAndActivation(nn.BatchNorm2d):
+    """A batch norm of any rank that has an activation inside."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:  # noqa: A002 - the base class's name
+        del input
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class's name
+        return torch.relu(super().forward(input))
+
+
+def odd_batch_norm(to: ModuleBuilder, source: int, shape: Shape) -> None:
+    kinds = (lambda: Frozen(shape[0], clamped=False), lambda: Frozen(shape[0], clamped=True))
+    to.part(source, to.random.choice([*kinds, lambda: NormAndActivation(shape[0])])(), shape)
+
+
 def batch_norm(to: ModuleBuilder, source: int, shape: Shape) -> None:
     kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     to.part(source, kind(shape[0], affine=to.random.random() < 0.85), shape)
@@ -222,6 +253,7 @@ def resample(to: ModuleBuilder, source: int, shape: Shape) -> None:
 
 ANY = [
     *[batch_norm] * 4,
+    odd_batch_norm,
     *map(same_shape, ("relu", "relu in place", "itself", "clone", "detach", "contiguous", "twice")),
     *map(same_shape, ("one more, in place",)),
     *map(with_another, ("add", "add in place")),

@@ -11,6 +11,7 @@ from onnx import ModelProto
 from structure_exports import SEED, exported, tally
 from structures import STRUCTURES, Structure
 from torch import nn
+from torch.nn import functional
 from torch_modules import judged_fold, shaken
 
 from bnfold import fold
@@ -64,6 +65,51 @@ class TwoOutputs(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
         return torch.cat([self.bn(y).flatten(1), torch.sigmoid(y).flatten(1)], 1)
+
+
+class Frozen(nn.Module):
+    """Buffers, and arithmetic instead of the operator."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(features) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias, mean, variance = (buffer.view(1, -1, 1, 1) for buffer in self.buffers())
+        scale = weight * (variance + 1e-5).rsqrt()
+        return x * scale + (bias - mean * scale)
+
+
+class ByHand(nn.Module):
+    """F.conv2d and F.batch_norm on parameters of the module's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.kernel = nn.Parameter(torch.randn(4, 3, 3, 3, generator=generator))
+        bias, scale, shift, mean, variance = torch.rand(5, 4, generator=generator) + 0.5
+        self.bias, self.scale, self.shift = nn.Parameter(bias), nn.Parameter(scale), nn.Parameter(shift)
+        self.register_buffer("mean", mean)
+        self.register_buffer("variance", variance)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.conv2d(x, self.kernel, self.bias)
+        return functional.batch_norm(y, self.mean, self.variance, self.scale, self.shift)
+
+
+class Between(nn.Module):
+    """A number is multiplied, or added, between the convolution and the batch norm."""
+
+    def __init__(self, factor: float, summand: float) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.factor, self.summand = factor, summand
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        y = y * self.factor if self.factor != 1 else y + self.summand
+        return self.bn(y)  # type: ignore[no-any-return]
 
 
 def sequence(*parts: nn.Module) -> Callable[[], nn.Module]:
@@ -122,6 +168,9 @@ SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts]] = {
         IMAGE,
         ["padded-input"],
     ),
+    "a frozen batch norm": (sequence(nn.Conv2d(3, 4, 3), Frozen(4), nn.ReLU()), IMAGE, ["absorb-above"]),
+    "functional calls": (ByHand, IMAGE, ["absorb-above"]),
+    "a factor between": (lambda: Between(0.5, 0), IMAGE, ["absorb-above"]),
     "3-D linear, channels last": (
         sequence(nn.Linear(5, 5), nn.BatchNorm1d(5)),
         (5, 5),
@@ -144,6 +193,9 @@ DIFFERENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts, V
         ["runs-more-than-once", "runs-more-than-once"],
         ["absorb-above", "absorb-above"],
     ),
+    # A number stands in the module's code, which stays: a factor can be crossed, but a summand would have to be undone
+    # before it, where it may cancel most of a value's bits. A file's constants can be changed.
+    "a summand between": (lambda: Between(1, 0.5), IMAGE, ["no-linear-layer"], ["absorb-above"]),
     "one bn, called twice": (OneForTwo, IMAGE, ["runs-more-than-once"], ["absorb-above", "absorb-above"]),
 }
 """Where they differ, and why: the verdicts on the module, and on the model."""

@@ -63,4 +63,5 @@ def test_random_modules_hold_batch_norms_that_fold_by_every_rule_and_some_that_s
     rules = [verdict.rule for verdict in verdicts if isinstance(verdict, Fold)]
     assert len(rules) > 20
     assert len(verdicts) - len(rules) > 20
-    assert set(rules) == {"absorb-above", "absorb-below", "merge"}
+    assert set(rules) >= {"absorb-above", "absorb-below", "merge"}
+    assert any(verdict.bn.stays for verdict in verdicts)
