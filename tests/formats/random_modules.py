@@ -131,8 +131,9 @@ class NormAndActivation(nn.BatchNorm2d):
 
 
 def odd_batch_norm(to: ModuleBuilder, source: int, shape: Shape) -> None:
-    kinds = (lambda: Frozen(shape[0], clamped=False), lambda: Frozen(shape[0], clamped=True))
-    to.part(source, to.random.choice([*kinds, lambda: NormAndActivation(shape[0])])(), shape)
+    kind = to.random.randrange(3)
+    part = NormAndActivation(shape[0]) if kind == 2 else Frozen(shape[0], clamped=kind == 1)
+    to.part(source, part, shape)
 
 
 def batch_norm(to: ModuleBuilder, source: int, shape: Shape) -> None:

@@ -84,6 +84,9 @@ class Frozen(nn.Module):
 class ByHand(nn.Module):
     """F.conv2d and F.batch_norm on parameters of the module's own."""
 
+    mean: torch.Tensor
+    variance: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
