@@ -30,11 +30,10 @@ def is_wrapped(module: nn.Module) -> bool:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether a module of another kind holds running statistics, and nothing that could be trained: no parts either."""
-    if isinstance(module, BatchNorm) or any(True for _ in module.children()):
+    """Whether a module of another kind holds running statistics, and nothing of its own that could be trained."""
+    if isinstance(module, BatchNorm) or next(module.parameters(recurse=False), None) is not None:
         return False
-    has_parameters = any(True for _ in module.parameters())
-    return not has_parameters and {name for name, _ in module.named_buffers()} >= {"running_mean", "running_var"}
+    return {name for name, _ in module.named_buffers(recurse=False)} >= {"running_mean", "running_var"}
 
 
 def has_pre_hooks(module: nn.Module) -> bool:

@@ -135,8 +135,9 @@ def _goes(recording: Recording, path: str, data: str, output: str, calls: Sequen
     if is_wrapped(part) or isinstance(part, torch.jit.ScriptModule):
         return False
     children = [name for name, _ in part.named_children()]
-    is_subclass = isinstance(part, BatchNorm) and 0 < len(children) == len(part._modules)  # noqa: SLF001 - None among them
-    if not (is_subclass or is_frozen(part)):
+    is_subclass = isinstance(part, BatchNorm) and bool(children)
+    is_each_once = len(children) == len(part._modules)  # noqa: SLF001 - the public ways skip what is there twice, and None
+    if not ((is_subclass or is_frozen(part)) and is_each_once):
         return False
     derived = recording.lineage.derived
     own = [call for call in recording.calls_in[path] if not call.inputs or not derived.issuperset(call.inputs)]

@@ -96,6 +96,17 @@ class FrozenByOperator(Frozen):
         return functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=1e-5)
 
 
+class FrozenWithParts(Frozen):
+    """As timm's FrozenBatchNormAct2d."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.drop, self.act = nn.Dropout(0.1), nn.LeakyReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+
+
 class FrozenWithMore(Frozen):
     """A clamp inside, which no example input reaches."""
 
@@ -224,6 +235,7 @@ def test_no_batch_norm_of_ours(code: Callable[[Any, torch.Tensor], torch.Tensor]
 GONE = [
     pytest.param(lambda: net(bn=Frozen(4)), nn.Identity, id="torchvision's frozen batch norm"),
     pytest.param(lambda: net(bn=FrozenByOperator(4)), nn.Identity, id="detectron's frozen batch norm"),
+    pytest.param(lambda: net(bn=FrozenWithParts(4)), nn.Sequential, id="timm's frozen one"),
     pytest.param(lambda: net(bn=WithParts(4)), nn.Sequential, id="timm's, activation in place"),
     pytest.param(lambda: net(bn=WithParts(4, nn.PReLU(4))), nn.Sequential, id="timm's, activation with a weight"),
     pytest.param(lambda: net(bn=WithParts(4, nn.Identity())), nn.Sequential, id="timm's, no activation"),
