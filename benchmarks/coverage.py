@@ -35,7 +35,7 @@ from bnfold.formats.onnx.model import OnnxModel
 
 TESTS = Path(__file__).parents[1] / "tests" / "formats"
 PART_ONE = ("fold", "carry", "arithmetic", "constants", "operators", "shuffles", "sizes")
-PART_TWO = ("parallel",)
+PART_TWO = ("parallel", "subgraphs", "functions")
 LIMIT_SECONDS = 60.0
 TOLERANCES = {"float16": 5e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
 """Of the largest value. Wide on purpose: what is called wrong here is no matter of rounding."""
@@ -281,7 +281,7 @@ def main() -> None:
     remarks: dict[str, list[str]] = {name: [] for name in TOOLS}
     is_sound = True
     with TemporaryDirectory(prefix="bnfold-benchmark-") as folder:
-        for part, tables in (("part one", PART_ONE), ("parallel layers", PART_TWO)):
+        for part, tables in (("part one", PART_ONE), ("part two", PART_TWO)):
             graphs = graphs_of(tables)
             rows = []
             for name, tool in TOOLS.items():
