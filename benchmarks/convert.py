@@ -70,10 +70,14 @@ PEERS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One process from start to end: ``peak_bytes`` is the most memory that it held at a time."""
+    """One process from start to end: ``peak_bytes`` is the most memory that it held at a time.
+
+    ``processor_seconds`` is the time that it kept processors busy, which other work beside it changes less.
+    """
 
     seconds: float
     peak_bytes: int
+    processor_seconds: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def run(command: Sequence[str]) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"exit code {process.returncode}: {' '.join(command)}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Run(seconds, peak_bytes, usage.ru_utime + usage.ru_stime)
 
 
 def measure(tools: Sequence[Tool], source: Path, runs: int) -> dict[str, list[Run]]:
@@ -117,7 +122,7 @@ def output_of(tool: Tool, source: Path) -> Path:
 
 def report(source: Path, results: dict[str, list[Run]], limits: Limits) -> str:
     """The table of one model; ``bnfold / it`` is bnfold's time over the row's."""
-    titles = ("tool", "time", "bnfold / it", "limit", "peak", "/ file", "limit", "batch norms left")
+    titles = ("tool", "time", "processor", "bnfold / it", "limit", "peak", "/ file", "limit", "batch norms left")
     missing = [(tool.name, *["not installed"] * (len(titles) - 1)) for tool in PEERS if tool.name not in results]
     rows = [row(tool, source, results, limits) for tool in (BNFOLD, *PEERS) if tool.name in results]
     return f"{source.name}: {source.stat().st_size / 1e6:.1f} MB\n\n" + table(titles, [*rows, *missing])
@@ -136,6 +141,7 @@ def row(tool: Tool, source: Path, results: dict[str, list[Run]], limits: Limits)
     return (
         tool.name,
         f"{statistics.median(run.seconds for run in runs):.2f} s",
+        f"{statistics.median(run.processor_seconds for run in runs):.2f} s",
         "" if is_ours else f"{ratio:.2f}",
         "" if time_limit is None else f"{time_limit:.1f}",
         f"{peak_bytes / 1e6:.0f} MB",
