@@ -44,11 +44,12 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
         return given
     if not given:
         return _inferred(module)
-    specs = [item for item in given if isinstance(item, InputSpec)]
-    tensors = tuple(item for item in given if isinstance(item, torch.Tensor))
-    if len(specs) == len(given):
+    items = tuple(given) if isinstance(given, Sequence) else (given,)
+    specs = [item for item in items if isinstance(item, InputSpec)]
+    tensors = tuple(item for item in items if isinstance(item, torch.Tensor))
+    if len(specs) == len(items):
         return _described(module, specs)
-    if len(tensors) == len(given):
+    if len(tensors) == len(items):
         return tensors
     raise UsageError(
         "the example inputs are neither tensors nor shapes",
