@@ -123,6 +123,8 @@ def _step_of(recording: Recording, call: Call) -> ArithmeticStep | None:
         return None
     table = _WITH_CONSTANT_SECOND if second_is_constant else _WITH_CONSTANT_FIRST
     data, constant = (first, second) if second_is_constant else (second, first)
+    if data in recording.lineage.derived:
+        return None  # it computes a weight
     known = recording.recorder
     types = known.dtypes[data], known.dtypes[call.outputs[0]]
     if name not in table or known.shapes[data] != known.shapes[call.outputs[0]] or types[0] is not types[1]:

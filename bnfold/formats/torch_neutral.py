@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, product
+from itertools import chain, islice, product
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from bnfold.formats._aten import Call, Ref
 
 MOST_TENSORS = 5
 """So many stored tensors make up a batch norm that is written out; the search grows with their power."""
+MOST_TRIES = 4096
+"""So many values are tried; a batch norm of four tensors with one ε has 5⁴."""
 PROBE_SIZE = 3
 """The length of the spatial axes of a probe."""
 
@@ -62,14 +64,15 @@ def neutral_tensors(
 
     Tried are 0, 1, and 1 − c for every number c in the code, ε among them, with its neighbours.
     """
-    if len(tensors) > MOST_TENSORS:
-        return None
+    has_tables = any(tensor.numel() > max(tensor.shape, default=1) for tensor in tensors.values())
+    if len(tensors) > MOST_TENSORS or has_tables:
+        return None  # of a table, another run may use another row
     numbers = {leaf for call in calls for leaf in tree_leaves(dict(call.arguments)) if isinstance(leaf, float)}
     candidates = [
         _candidates(tensor, sorted(number for number in numbers if 0 < number < 1)) for tensor in tensors.values()
     ]
     with torch.no_grad():
-        for chosen in product(*candidates):
+        for chosen in islice(product(*candidates), MOST_TRIES):
             values = dict(zip(tensors, chosen, strict=True))
             if is_neutral(replayed(calls, values)):
                 return values

@@ -45,10 +45,17 @@ class Recording:
         """The paths of the modules that hold a stored tensor."""
         return [name.rpartition(".")[0] for name in self.names[stored]]
 
+    def is_saved(self, stored: str) -> bool:
+        """Whether a state_dict holds a stored tensor: some buffers are made anew with each module."""
+        places = [(self.parts[path], last) for path, _, last in (name.rpartition(".") for name in self.names[stored])]
+        return not all(last in part._non_persistent_buffers_set for part, last in places)  # noqa: SLF001 - the only record
+
     def further_uses(self, stored: str, by: Iterable[Call]) -> str:
         """What would change, besides the calls ``by``, if a stored tensor did; empty where nothing would."""
         if stored in self.outputs:
             return "is an output of the model"
+        if not self.is_saved(stored):
+            return "is a buffer that no state_dict holds"
         names = self.names[stored]
         places = {(id(self.parts[path]), last) for path, _, last in (name.rpartition(".") for name in names)}
         if len(places) > 1:

@@ -190,6 +190,9 @@ class Translation:
         """One stored tensor; one that serves more than one purpose may be read but not rewritten."""
         if not _is_plain(tensor):
             return Value(name)
+        if not self.recording.is_saved(name):
+            lock = Lock(Reason.WEIGHT_NOT_CONSTANT, "it is a buffer that no state_dict holds")
+            return Value(name, _constant(name, tensor), lock)
         users = self.recording.users[name]
         used = self.recording.further_uses(name, users if len(users) == 1 else ())
         return Value(name, _constant(name, tensor), Lock(Reason.WEIGHT_SHARED, f"it {used}") if used else None)

@@ -167,6 +167,13 @@ def run_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     return written_out(m, m.conv(x)) + written_out(m, m.conv(x * 2))
 
 
+def unsaved(code: Callable[[Any, torch.Tensor], torch.Tensor]) -> nn.Module:
+    """The mean is a buffer that the module makes anew, and that no checkpoint holds."""
+    module: Any = Own(code)
+    module.register_buffer("mean", module.mean, persistent=False)
+    return module  # type: ignore[no-any-return]
+
+
 REFUSALS = [
     pytest.param(lambda: net(bn=with_hook(Frozen(4))), "fan-out", id="a hook on a frozen batch norm"),
     pytest.param(lambda: net(bn=with_hook(WithParts(4))), "hooked", id="a hook on one with parts"),
@@ -203,6 +210,11 @@ REFUSALS = [
     pytest.param(
         lambda: Own(lambda m, x: written_out(m, m.conv(x).relu())), "no-linear-layer", id="arithmetic behind a ReLU"
     ),
+    pytest.param(
+        lambda: Own(lambda m, x: m.conv(x) * spread(m.matrix[2]) + spread(m.shift)), "hooked", id="a row of a table"
+    ),
+    pytest.param(lambda: unsaved(lambda m, x: by_operator(m, m.conv(x))), "hooked", id="μ is not saved"),
+    pytest.param(lambda: unsaved(lambda m, x: written_out(m, m.conv(x))), "hooked", id="μ of arithmetic is not saved"),
 ]
 
 
@@ -221,6 +233,12 @@ def test_kept(make: Callable[[], nn.Module], slug: str) -> None:
     [
         pytest.param(lambda m, x: m.conv(x) * spread(m.scale + torch.rand_like(m.scale)) + 1, id="a random scale"),
         pytest.param(lambda m, x: m.conv(x) * spread(m.mean.add_(1)) + spread(m.shift), id="a scale that grows"),
+        pytest.param(
+            lambda m, x: functional.conv2d(
+                x, (m.kernel - m.mean.view(4, 1, 1, 1)) / m.variance.sqrt().view(4, 1, 1, 1)
+            ),
+            id="a weight is standardised",
+        ),
         pytest.param(lambda m, x: m.conv(x) * m.scale.view(1, 4, 1) + m.shift.view(1, 4, 1), id="not the channels"),
     ],
 )
