@@ -2,6 +2,7 @@
 
 A network is a row in NETWORKS and a file of its own name, ``sample_models/NAME.py``, which offers
 
+- ``RECIPE``: how it is trained;
 - ``NAME()``: the untrained architecture, what ``--model sample_models.NAME:NAME`` means;
 - ``train(job)``: a trained module;
 - ``reproduce(trained, test, job)``, where ``published`` is set: our figures beside the source's;
@@ -123,7 +124,7 @@ NETWORKS: Final = (
     Network(
         name="sigmoid100",
         summary="dense 100-100 with sigmoids; two BNs behind layers without bias; 0.4 MB",
-        source="Hallström (R2RT) 2016",
+        source="Pitis (R2RT) 2016",
         shipped=True,
         published=True,
         batch_statistics=True,

@@ -49,13 +49,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in one pair of axes. ``log_x``: x is drawn by its logarithm."""
+    """Curves in one pair of axes. ``log_x``: x is drawn by its logarithm; ``ticks``: bars, x counts these names."""
 
     title: str
     x_label: str
     y_label: str
     curves: tuple[Curve, ...]
     log_x: bool = False
+    ticks: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """The chart that was written as this object."""
+        parts = {"curves": tuple(map(Curve.from_json, found["curves"])), "ticks": tuple(found["ticks"])}
+        return cls(**found | parts)
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,7 @@ class Figures:
             title=found["title"],
             rows=tuple(Figure(**row) for row in found["rows"]),
             notes=tuple(found["notes"]),
-            charts=tuple(
-                Chart(**chart | {"curves": tuple(map(Curve.from_json, chart["curves"]))}) for chart in found["charts"]
-            ),
+            charts=tuple(map(Chart.from_json, found["charts"])),
         )
 
 

@@ -37,11 +37,26 @@ def draw(figures: Figures) -> bytes:
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> None:
-    for curve, (colour, line) in zip(chart.curves, _STYLES, strict=False):
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(curve.x, curve.y, line, color=colour, label=curve.label, linewidth=1.6)
+    if chart.ticks:
+        _draw_bars(axes, chart)
+    else:
+        _draw_curves(axes, chart)
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
     if chart.log_x:
         axes.set_xscale("log")
-    axes.grid(alpha=0.3)
+    axes.grid(visible=True, axis="y" if chart.ticks else "both", alpha=0.3)
     axes.legend(frameon=False)
+
+
+def _draw_curves(axes: Axes, chart: Chart) -> None:
+    for curve, (colour, line) in zip(chart.curves, _STYLES, strict=False):
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(curve.x, curve.y, line, color=colour, label=curve.label, linewidth=1.6)
+
+
+def _draw_bars(axes: Axes, chart: Chart) -> None:
+    width = 0.8 / len(chart.curves)
+    for number, (curve, (colour, _line)) in enumerate(zip(chart.curves, _STYLES, strict=False)):
+        left = [x - 0.4 + (number + 0.5) * width for x in curve.x]
+        axes.bar(left, curve.y, width, color=colour, label=curve.label)
+    axes.set_xticks(range(len(chart.ticks)), chart.ticks)

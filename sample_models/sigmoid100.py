@@ -1,6 +1,6 @@
 """sigmoid100: two dense layers of 100 sigmoids, each behind a batch norm that a single image makes useless.
 
-Source: S. Hallström (R2RT), "Implementing Batch Normalization in Tensorflow", r2rt.com, 2016: the network, its
+Source: S. Pitis (R2RT), "Implementing Batch Normalization in Tensorflow", r2rt.com, 2016: the network, its
 training, 97.2 % on the test images, and the trap: with the statistics of the batch at test time, one image at a time,
 every image is given one and the same class, because a batch of one is its own mean. Written from the description;
 where that is silent, TensorFlow's defaults of the time stand (zero biases, the first 5,000 training images for
@@ -70,7 +70,7 @@ def reproduce(trained: nn.Module, test: DataSet, job: Job) -> Figures:
     with_bn, without = _runs("with BN", sigmoid100, test, job), _runs("without BN", without_batch_norm, test, job)
     alone, together = _with_batch_statistics(trained, test, images=100)
     return Figures(
-        title="sigmoid100 on MNIST (Hallström 2016)",
+        title="sigmoid100 on MNIST (Pitis 2016)",
         rows=(
             Figure("test accuracy with BN", "97.2 %", percent(mean_accuracy(with_bn))),
             Figure("… without BN", "lower", percent(mean_accuracy(without))),

@@ -46,7 +46,7 @@ class Affine:
         weight = (scale * random.standard_normal(shape)).astype(dtype)
         self.parameters = {"weight": weight, "bias": np.zeros(shape[1], dtype)}
         self.gradients: dict[str, Array] = {}
-        self._x = weight
+        self._x = np.zeros((0, shape[0]), dtype)
 
     def forward(self, x: Array, *, training: bool) -> Array:
         """``(N, outputs)``."""
