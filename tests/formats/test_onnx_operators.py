@@ -89,6 +89,17 @@ REFUSALS = [
         x="float[2,3] x",
         id="a sum with a row per sample",
     ),
+    *(
+        case(
+            "no-linear-layer",
+            f'{C} r = Resize<mode = "nearest", axes = [{axes}]>(c, , s) y = {bn("r")}',
+            CONV | parameters(8) | {"s": np.array([2, 1], np.float32)},
+            x=x,
+            id=f"resized channels, axes {axes}, of {x}",
+        )
+        for axes in ("1, 2", "-3, -1")
+        for x in ("float[2,3,6,6] x", "float[N,3,H,W] x")
+    ),
     case(
         "no-linear-layer",
         f'{C} r = Resize<mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize">(c, roi, , sizes) '
@@ -219,6 +230,13 @@ FOLDS = [
     ),
     case(
         "c", f"{C} r = ReduceMax(c, a) y = {bn('r')}", POSITIVE | integers(a=[2, 3]), id="the largest, positive scales"
+    ),
+    case(
+        "c",
+        f'{C} r = Resize<mode = "nearest", axes = [-1, 2]>(c, , s) y = {bn("r")}',
+        CONV | {"s": np.array([2, 3], np.float32)},
+        x="float[N,3,H,W] x",
+        id="resized by named axes",
     ),
     case("c", f"{C} t = Tile(c, r) y = {bn('t')}", CONV | integers(r=[1, 1, 2, 3]), id="tiled"),
     case(

@@ -93,3 +93,15 @@ def test_a_reshape_that_asks_for_more_than_a_machine_has_is_not_followed() -> No
     body = f"b1 = {bn('x')} f = Flatten(b1) y = Gemm(f, w)"
     proto = model(body, parameters(4) | {"w": weight(4, 4)}, x=f"float[1,4,{1 << 20},{1 << 20}] x")
     assert verdicts(fold(proto).plan) == {"b1": "layout-moves-channels"}
+
+
+def test_a_branch_says_nothing_of_values_that_are_not_its_own() -> None:
+    """With one channel the other branch runs, and the value in front of both is no other one."""
+    tensors = {"w1": weight(4, 1, 1, 1), "w3": weight(4, 3, 1, 1), "i1": np.array([1]), **parameters(4)}
+    then, otherwise = ("t () => (p) { p = Conv(x, w1) }", "e () => (q) { q = Conv(x, w3) }")
+    body = (
+        f"z = Shape(x) c = Gather(z, i1) one = Equal(c, i1) f = Squeeze(one) r = If(f) <then_branch = {then}, "
+        f"else_branch = {otherwise}> k = Cast<to = 1>(c) four = Expand(k, size) d = Conv(r, w4, four) y = {bn('d')}"
+    )
+    proto = model(body, tensors | {"size": np.array([4]), "w4": weight(4, 4, 1, 1)}, x="float[2,C,6,6] x")
+    assert verdicts(fold(proto).plan) == {"y": "weight-not-constant"}

@@ -24,8 +24,11 @@ def tell_channels(scopes: Sequence[Scope]) -> bool:
     told = False
     for scope in scopes:
         for node in scope.graph.node:
-            data = shapes.get(scope.id(node.input[0])) if node.input else None
-            if data is None or node.domain not in ONNX_DOMAINS or len(node.input) == 1:
+            data_is_here = len(node.input) > 1 and scope.owner(node.input[0]) is scope
+            if not data_is_here or node.domain not in ONNX_DOMAINS:
+                continue  # what a branch says of values around it holds only where it runs
+            data = shapes.get(scope.id(node.input[0]))
+            if data is None:
                 continue
             parameter = scope.id(node.input[1])
             dims = stored.get(parameter, _sizes(shapes.get(parameter)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bnfold.core.graph import Constant, OpKind
 from bnfold.core.traits import PadTraits, PoolTraits
 from bnfold.formats.onnx.operators import Meaning, Operator, Row, opaque, window_of
@@ -95,10 +97,18 @@ def _keeps_channels(op: Operator) -> bool:
     if "height_scale" in op.attributes:
         return True
     before, after = op.shape(), op.shape_of(op.outputs[0])
-    if before is not None and after is not None and isinstance(before[1], int) and before[1] == after[1]:
-        return True
+    if before is not None and after is not None and isinstance(before[1], int) and isinstance(after[1], int):
+        return before[1] == after[1]
     scales = op.constant(len(op.inputs) - 1)
-    return scales is not None and scales.dtype == "float32" and scales.load()[1:2].tolist() == [1.0]
+    if scales is None or scales.dtype != "float32":
+        return False
+    axes = op.attributes.get("axes") or range(math.prod(scales.shape))
+    if before is None and any(axis < 0 for axis in axes):
+        return False
+    resized = {
+        axis % len(before) if before else axis for axis, scale in zip(axes, scales.load(), strict=False) if scale != 1
+    }
+    return 1 not in resized
 
 
 def pad(op: Operator) -> Meaning:
