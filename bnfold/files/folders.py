@@ -81,7 +81,7 @@ def _put_in_place(staged: Path, target: Path, cleaning: ExitStack) -> None:
     target.rename(old)
     try:
         staged.rename(target)
-    except OSError:
+    except BaseException:
         old.rename(target)
         raise
     cleaning.callback(shutil.rmtree, old, ignore_errors=True)

@@ -185,7 +185,7 @@ def open_pairs(path: Path, pairs: Sequence[str], epsilon: float | None, *, key: 
 def pair_candidates(path: Path, *, key: str | None = None) -> list[PairCandidate]:
     """The layers and batch norms in the state_dict at ``path`` that fit by their shapes; errors as above."""
     with torch_needed():
-        from bnfold.formats.torch_pairs import candidates_in
+        from bnfold.formats.torch_pair_kinds import candidates_in
 
         return candidates_in(path, key)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from bnfold.core.graph import OpKind
-from bnfold.core.kernel import kernel_of, layer_constants
+from bnfold.core.kernel import layer_constants
 from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
 from bnfold.formats.torch_capture import Capture
 from bnfold.formats.torch_running import structural_copy
 from bnfold.formats.torch_structure import Structure, remove
+from bnfold.formats.torch_tensors import as_tensor, folded_arrays, like
 
 
 def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool) -> tuple[nn.Module, Structure]:
@@ -29,10 +29,10 @@ def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool
     for edit in plan.edits:
         for name, array in _rewritten(captured, edit).items():
             if name in captured.stored:
-                replaced[name] = _as_tensor(array, _stored(module, name))
+                replaced[name] = as_tensor(array, _stored(module, name))
             else:
                 gained[name] = _new_bias(array, module.get_submodule(name.rpartition(".")[0]))
-    instead = {id(old := _stored(module, name)): _like(new, old) for name, new in replaced.items()}
+    instead = {id(old := _stored(module, name)): like(new, old) for name, new in replaced.items()}
     result = structural_copy(module, share_buffers=True, instead=instead)
     if not share:
         result = copy.deepcopy(result)
@@ -51,8 +51,7 @@ def _rewritten(captured: Capture, edit: Edit) -> dict[str, NDArray[Any]]:
         names = [str(name) for name in node.inputs[1:3]]
         return dict(zip(names, scale_and_shift(view, node, edit.steps), strict=True))
     weight, bias, traits = layer_constants(view, node)
-    kernel = kernel_of(view, node).after(edit.steps)
-    new_weight, new_bias = kernel.stored(weight.dtype, bias.dtype if bias else weight.dtype)
+    new_weight, new_bias = folded_arrays(view, edit)
     if new_bias is None or not (bias or traits.gains_bias):
         return {weight.tensor: new_weight}
     return {weight.tensor: new_weight, bias.tensor if bias else f"{captured.owners[node.index]}.bias": new_bias}
@@ -72,18 +71,4 @@ def _new_bias(array: NDArray[Any], layer: nn.Module) -> nn.Parameter:
     weight = layer.weight
     if not isinstance(weight, torch.Tensor):
         raise TypeError(f"{type(layer).__name__} has no weight")
-    return nn.Parameter(_as_tensor(array, weight).to(weight.device), requires_grad=weight.requires_grad)
-
-
-def _as_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
-    """The values as a tensor; those of bfloat16 come as uint16 bits."""
-    if like.dtype is torch.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def _like(values: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """A parameter, or a buffer, with these values and the dtype, device and order of axes of ``old``."""
-    is_alike = old.dim() != values.dim() or values.stride() == old.stride()
-    tensor = (values if is_alike else torch.empty_like(old, requires_grad=False).copy_(values)).to(old.device)
-    return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    return nn.Parameter(as_tensor(array, weight).to(weight.device), requires_grad=weight.requires_grad)

@@ -85,6 +85,8 @@ class TorchModel:
     ) -> Self:
         """Read a checkpoint for a factory's module or, with ``trust_code`` and no factory, a pickled module."""
         if factory is None and trust_code and recognise(path) in {Kind.TORCH_ZIP, Kind.TORCH_PICKLE}:
+            if key is not None:
+                raise UsageError("--key is for a state_dict", where=str(path), remedy="leave it out, or give --model")
             return cls(load_pickled_module(path), inputs)
         checkpoint = read_checkpoint(path, key)
         if factory is None:

@@ -19,16 +19,28 @@ import bnfold
 from bnfold.errors import UnsafeError
 
 
-def saved(module: nn.Module, folder: Path, x: torch.Tensor = IMAGE, *, is_dynamic: bool = True, **options: Any) -> Path:
+def saved(module: nn.Module, folder: Path, x: torch.Tensor = IMAGE, *, is_dynamic: bool = True) -> Path:
     """The module as a program of any number of samples, or of two."""
     shapes = ({0: Dim("batch")},) if is_dynamic else None
     path = folder / "net.pt2"
-    torch.export.save(export(module, (x,), dynamic_shapes=shapes, **options), path)
+    torch.export.save(export(module, (x,), dynamic_shapes=shapes), path)
     return path
 
 
-def test_a_program_is_refused_without_trust(bnfold: CommandLine, tmp_path: Path) -> None:
-    saved(files.net(), tmp_path)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The network as a program."""
+    return saved(files.net(), tmp_path_factory.mktemp("exported")).read_bytes()
+
+
+@pytest.fixture
+def net(exported: bytes, tmp_path: Path) -> Path:
+    (tmp_path / "net.pt2").write_bytes(exported)
+    return tmp_path / "net.pt2"
+
+
+@pytest.mark.usefixtures("net")
+def test_a_program_is_refused_without_trust(bnfold: CommandLine) -> None:
     for options in ([], ["--model", files.FACTORY]):
         outcome = bnfold("convert", "net.pt2", *options)
         assert outcome.code == 4
@@ -36,9 +48,9 @@ def test_a_program_is_refused_without_trust(bnfold: CommandLine, tmp_path: Path)
         assert len(outcome.err.splitlines()) == 3
 
 
-def test_load_folded_takes_no_program(tmp_path: Path) -> None:
+def test_load_folded_takes_no_program(net: Path) -> None:
     with pytest.raises(UnsafeError):
-        bnfold.load_folded(files.Net(), saved(files.net(), tmp_path))
+        bnfold.load_folded(files.Net(), net)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +58,15 @@ def test_load_folded_takes_no_program(tmp_path: Path) -> None:
     [lambda content: content[: len(content) // 2], lambda content: content.replace(b'"graph"', b'"grape"')],
     ids=["cut", "a flipped word"],
 )
-def test_a_damaged_program_is_exit_3(bnfold: CommandLine, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    path = saved(files.net(), tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
+def test_a_damaged_program_is_exit_3(bnfold: CommandLine, net: Path, damage: Callable[[bytes], bytes]) -> None:
+    net.write_bytes(damage(net.read_bytes()))
     outcome = bnfold("convert", "net.pt2", "--trust-code")
     assert outcome.code == 3
     assert len(outcome.err.splitlines()) <= 3
 
 
-def test_a_program_folds_keeps_its_shapes_open_and_loads(bnfold: CommandLine, tmp_path: Path) -> None:
-    path = saved(files.net(), tmp_path)
-    outcome = bnfold("convert", path.name, "--trust-code", "--verify")
+def test_a_program_folds_keeps_its_shapes_open_and_loads(bnfold: CommandLine, net: Path, tmp_path: Path) -> None:
+    outcome = bnfold("convert", net.name, "--trust-code", "--verify")
     assert outcome.code == 0
     assert ": pt2, " in outcome.out
     program = torch.export.load(tmp_path / "net.folded.pt2")
@@ -73,12 +83,11 @@ def test_a_program_folds_keeps_its_shapes_open_and_loads(bnfold: CommandLine, tm
     assert bnfold("inspect", "net.folded.pt2", "--trust-code", "--format", "json").out.count('"folded": 0') == 1
 
 
-def test_what_was_not_changed_keeps_its_name(tmp_path: Path) -> None:
-    path = saved(files.net(), tmp_path)
-    bnfold.convert(path, tmp_path / "folded.pt2", trust_code=True)
+def test_what_was_not_changed_keeps_its_name(net: Path, tmp_path: Path) -> None:
+    bnfold.convert(net, tmp_path / "folded.pt2", trust_code=True)
     before, after = (
         [node.name for node in torch.export.load(item).graph.nodes if node.op == "placeholder"]
-        for item in (path, tmp_path / "folded.pt2")
+        for item in (net, tmp_path / "folded.pt2")
     )
     assert set(after) - set(before) == {"p_conv_bias"}
     assert [name for name in before if name in after] == [name for name in after if name in before]
