@@ -9,6 +9,7 @@ from torch import nn
 
 from bnfold.core.graph import LAYERS, Lock, Node, OpKind
 from bnfold.core.reason import Reason
+from bnfold.formats._aten import is_stored
 from bnfold.formats.torch_capture import Capture, capture
 from bnfold.formats.torch_running import Inputs
 
@@ -37,8 +38,10 @@ def capture_all(module: nn.Module, recordings: Sequence[Inputs]) -> Capture:
     return replace(first, view=view, outputs=outputs, notes=tuple(notes))
 
 
-def _key(node: Node, owners: Mapping[int, str]) -> tuple[str, OpKind]:
-    return owners.get(node.index, ""), node.kind
+def _key(node: Node, owners: Mapping[int, str]) -> tuple[object, ...]:
+    """What is the same of a layer or a batch norm in every run: its module, and its stored tensors."""
+    stored = (value for value in node.inputs[1:] if is_stored(value))
+    return owners.get(node.index, ""), node.kind, *stored
 
 
 class _Surroundings:
@@ -53,8 +56,8 @@ class _Surroundings:
         self.numbers = numbers
         self.seen: dict[tuple[str, str], int] = {}
 
-    def by_key(self) -> dict[tuple[str, OpKind], int]:
-        """By module and kind, the number of what stands around it."""
+    def by_key(self) -> dict[tuple[object, ...], int]:
+        """By what is the same in every run, the number of what stands around it."""
         nodes = [node for node in self.view.nodes if node.kind in LAYERS or node.kind is OpKind.BATCH_NORM]
         return {_key(node, self.owners): self.around(node) for node in nodes}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from bnfold.core.traits import LayerTraits
 from bnfold.formats import torch_movers, torch_operators, torch_remains
 from bnfold.formats._aten import Call, is_stored
 from bnfold.formats.torch_arithmetic import NUMBER, ArithmeticRun, run_from
-from bnfold.formats.torch_classes import BatchNorm, is_known, layer_lock
+from bnfold.formats.torch_classes import BatchNorm, is_frozen, is_known, layer_lock
 from bnfold.formats.torch_memory import SharedMemory
 from bnfold.formats.torch_operators import Meaning, Shapes, opaque, without_new_bias
 from bnfold.formats.torch_recording import Recording
@@ -79,20 +80,10 @@ class Translation:
     ) -> None:
         """One more node of the view."""
         index = len(self.nodes)
-        remains = self.remains.get(index, Remains())
-        self.nodes.append(
-            Node(
-                index,
-                meaning.kind,
-                call.op,
-                label,
-                meaning.inputs,
-                outputs or call.outputs,
-                meaning.traits,
-                lock,
-                remains.why,
-            )
-        )
+        why = self.remains[index].why if index in self.remains else ""
+        outputs = outputs or call.outputs
+        node = Node(index, meaning.kind, call.op, label, meaning.inputs, outputs, meaning.traits, lock, why)
+        self.nodes.append(node)
 
     def add_layer(self, call: Call, meaning: Meaning) -> None:
         """A layer. One that code calls by hand, and not a module of torch's, gets no bias where it has none."""
@@ -111,8 +102,10 @@ class Translation:
             self.add(call, opaque(call), owner or call.op)
             return
         self.seen.add(identity)
+        self.owners[len(self.nodes)] = owner
         remains = self.again(call, meaning, owner) or torch_remains.of_operator(self.recording, call, meaning, owner)
-        self.add_remains(call, meaning, owner, remains, call.outputs)
+        stored = [value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and is_stored(value)]
+        self.add_remains(call, meaning, self.label(call, owner, stored), remains, call.outputs)
 
     def add_run(self, run: ArithmeticRun) -> None:
         """A run of arithmetic. One that is no batch norm stays as it is."""
@@ -128,21 +121,28 @@ class Translation:
             self.add(call, Meaning(OpKind.OPAQUE, meaning.inputs), call.module or call.op, outputs)
             return
         self.seen.add(identity)
-        owner = call.module or self.recording.owners(leaves[0])[0] or leaves[0]
-        self.add_remains(call, meaning, owner, torch_remains.of_run(self.recording, run), outputs)
+        label = self.label(call, call.module, leaves)
+        self.owners[len(self.nodes)] = call.module
+        self.add_remains(call, meaning, label, torch_remains.of_run(self.recording, run), outputs)
 
     def add_remains(
-        self, call: Call, meaning: Meaning, owner: str, remains: Remains | Lock, outputs: tuple[str, ...]
+        self, call: Call, meaning: Meaning, label: str, remains: Remains | Lock, outputs: tuple[str, ...]
     ) -> None:
         """A batch norm, and what it leaves behind, or why it may not fold."""
         index, lock = len(self.nodes), remains if isinstance(remains, Lock) else None
-        self.owners[index] = owner
         if isinstance(remains, Remains):
             self.remains[index] = remains
             last = self.positions[id(self.maker(outputs[0], call))]
             if remains.calls and self.memory.is_entangled(last):
                 lock = Lock(Reason.FAN_OUT, "its input or output is written in place while the other is still needed")
-        self.add(call, meaning, owner or call.op, outputs, lock)
+        self.add(call, meaning, label, outputs, lock)
+
+    def label(self, call: Call, owner: str, stored: Iterable[str]) -> str:
+        """The module that is the batch norm; one in code that does more goes by the first of its own tensors."""
+        part = self.recording.parts[owner]
+        if isinstance(part, BatchNorm | torch.jit.ScriptModule) or is_frozen(part):
+            return owner or call.op
+        return next(iter(stored), owner or call.op)
 
     def maker(self, value: str, first: Call) -> Call:
         """The call, from ``first`` on, that makes ``value``."""

@@ -338,6 +338,17 @@ def test_what_is_neutralised_changes_not_a_bit(
         assert torch.equal(run(folded, x), folded.conv(x))
 
 
+def test_batch_norms_in_one_module_of_code_are_told_apart_by_their_tensors() -> None:
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = functional.batch_norm(m.conv(x), m.mean, m.variance)
+        return functional.conv2d(y, m.kernel[:, :, :1, :1].repeat(1, 2, 1, 1)[:, :4]) * spread(m.scale) + spread(
+            m.shift
+        )
+
+    plan = judged_fold(Own(code), IMAGE).plan
+    assert verdicts(plan) == {"mean": "conv", "scale": "weight-not-constant"}
+
+
 def test_a_neutralised_subclass_survives_pickling() -> None:
     assert_survives_pickling(fold(net(bn=NormAndActivation(4)), IMAGE).model, IMAGE)
 
