@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def test_no_line_is_wider_than_the_terminal(report: Report, width: int) -> None:
             sample.INSPECTION, "found 3 batch norms: 1 folded, 2 kept; also folded 1 run of constants", id="3"
         ),
         pytest.param(sample.NOTHING_FOUND, "found 0 batch norms", id="0"),
+        pytest.param(
+            replace(sample.NOTHING_FOUND, also_merged=2),
+            "found 0 batch norms; merged 2 layers into those beside them",
+            id="layers alone",
+        ),
         pytest.param(sample.DRY_RUN, "nothing was written", id="dry run"),
         pytest.param(sample.CONVERSION, "wrote models/model.folded.onnx (261.0 kB)", id="written"),
         pytest.param(sample.PASSED, "PASS", id="same"),
