@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from onnx_graphs import BN, assert_same_network, model, parameters, weight
 
 import bnfold
 from bnfold.cli.entry import run
+from bnfold.core import rounding
 from bnfold.errors import CheckFailedError, InputError, OutputError, UsageError
-from bnfold.formats.onnx import writing
+from bnfold.files import hashing
+from bnfold.formats.onnx import references, writing
 from bnfold.formats.onnx.tensors import NewTensor
 
 TENSORS = {"w": weight(40, 3, 5, 5), "k": weight(40), **parameters(40)}
@@ -220,6 +223,28 @@ def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
     before = files(tmp_path)
     bnfold.convert(path, tmp_path / "out.onnx", force=True)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one file", "with external data"])
+def test_in_small_pieces_and_beside_one_another_the_same_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    apart: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    body = f"a = Conv (x, u) c = Conv (a, w, k) y = BatchNormalization (c, {BN})"
+    proto = model(body, {**TENSORS, "u": weight(32, 3, 3, 3), "w": weight(40, 32, 3, 3)})
+    onnx.save(proto, tmp_path / "model.onnx", save_as_external_data=apart, location="model.data")
+    bnfold.convert(tmp_path / "model.onnx", tmp_path / "out.onnx", verify="random")
+    whole = files(tmp_path)
+    monkeypatch.setattr(rounding, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(references, "PIECE_BYTES", 500)
+    monkeypatch.setattr(references, "MAPPED_BYTES", 700)
+    monkeypatch.setattr(writing, "WORTH_A_THREAD_BYTES", 0)
+    monkeypatch.setattr(hashing, "_WORTH_A_THREAD", 0)
+    report = bnfold.convert(tmp_path / "model.onnx", tmp_path / "out.onnx", force=True)
+    assert files(tmp_path) == whole
+    assert report.output is not None
+    assert report.output.sha256 == hashlib.sha256(whole["out.onnx"]).hexdigest()
 
 
 def test_what_was_written_can_be_read_and_folds_no_further(tmp_path: Path) -> None:
