@@ -148,7 +148,7 @@ def convert(
     """
     wanted = None if output is None else Path(output)
     route = Route.of(Path(source), wanted, to=to, pairs=pairs, keep_architecture=keep_architecture)
-    route.require_runnable(verify=verify is not None, bench=bench)
+    route.require_runnable(has_factory=factory is not None, verify=verify is not None, bench=bench)
     if not (dry_run or check):
         route.require_free(force=force)
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)

@@ -63,12 +63,17 @@ class Route:
         else:
             check_target(self.target, force=force, inputs=[self.path])
 
-    def require_runnable(self, *, verify: bool, bench: bool) -> None:
+    def require_runnable(self, *, has_factory: bool, verify: bool, bench: bool) -> None:
         """UsageError where what is asked for needs models that run, or run in the same runtime."""
         if self.pairs and (verify or bench):
             raise UsageError(
                 "a state_dict without its architecture does not run, so that it can neither be verified nor timed",
                 remedy="leave --verify and --bench out, or give --model pkg.module:factory instead of pairs",
+            )
+        if (verify or bench) and self.to in {"pt", "safetensors"} and not has_factory:
+            raise UsageError(
+                "what is written is a state_dict, which runs only with its architecture",
+                remedy="leave --verify and --bench out; bnfold has run the folded module beside the original",
             )
         if bench and self.to == "onnx" and require_model(self.path) is not Kind.ONNX:
             raise UsageError(
@@ -92,6 +97,8 @@ class Route:
 
 def default_output(source: Path, to: Target | None = None) -> Path:
     """``NAME.folded.EXT`` beside ``source``; EXT is its own, or that of the kind that it becomes."""
+    if source.name in {"", ".."}:  # a folder named from inside
+        source = source.resolve()
     suffix = "" if source.is_dir() else suffix_of(source)
     ending = suffix if to is None else fitting_suffix(TARGETS[to])
     return source.with_name(f"{source.name.removesuffix(suffix)}.folded{ending}")

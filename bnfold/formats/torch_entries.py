@@ -34,7 +34,8 @@ def states_in(content: object, key: str | None, path: Path) -> dict[str, Mapping
         raise _no_state(content, path)
     if chosen not in found:
         there = f"; there are {some(found)}" if found else ""
-        raise UsageError(f"no state_dict is under the key {key!r}{there}", where=str(path))
+        remedy = "the file is a state_dict itself: leave --key out" if is_state(content) else ""
+        raise UsageError(f"no state_dict is under the key {key!r}{there}", where=str(path), remedy=remedy)
     main = StoredState(found.pop(chosen))
     copies = {name: state for name, state in found.items() if is_copy_of(StoredState(state), main)}
     return {chosen: main.stored, **copies}

@@ -107,7 +107,11 @@ def read_shards(path: Path) -> tuple[dict[str, torch.Tensor], Shards]:
                 remedy="shards lie beside their index",
             )
         if recognise(file) is not Kind.SAFETENSORS:
-            raise InputError(f"the shard {name!r} is {recognise(file).value}", where=str(path))
+            raise InputError(
+                f"the shard {name!r} is {recognise(file).value}",
+                where=str(path),
+                remedy="bnfold reads shards of the safetensors format: save the model again in it",
+            )
         read[name] = read_safetensors(path.parent / name)
     tensors = OrderedDict(pair for shard in read.values() for pair in shard.tensors.items())
     found = {tensor: name for name, shard in read.items() for tensor in shard.tensors}

@@ -198,6 +198,12 @@ def test_a_folder_with_weights_of_another_form(bnfold: CommandLine, hub: Path, w
         assert index["weight_map"].keys() == files.state().keys()
 
 
+def test_a_folder_may_be_named_from_inside(bnfold: CommandLine, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(hub)
+    assert bnfold("convert", ".", *KEEP).code == 0
+    assert (hub.with_name("hub.folded") / "model.safetensors").is_file()
+
+
 def test_links_of_the_hubs_cache_become_files(bnfold: CommandLine, hub: Path) -> None:
     blobs = hub.with_name("blobs")
     blobs.mkdir()

@@ -160,6 +160,7 @@ def test_what_is_never_folded_is_still_another_file(tmp_path: Path) -> None:
         ("small.onnx --to safetensors", "no module to export"),
         ("plain.pt --model checkpoint_files:Net --to onnx --bench", "cannot be timed in one runtime"),
         ("plain.pt --model checkpoint_files:Net --to tflite", "tflite"),
+        ("module.pt --trust-code --to safetensors --verify", "runs only with its architecture"),
     ],
 )
 def test_a_target_that_makes_no_sense_is_exit_2(bnfold: CommandLine, tmp_path: Path, words: str, said: str) -> None:
@@ -168,6 +169,7 @@ def test_a_target_that_makes_no_sense_is_exit_2(bnfold: CommandLine, tmp_path: P
     written(files.STATE_FILES, "plain.pt", tmp_path)
     small = next(network.onnx() for network in NETWORKS if network.shipped)
     (tmp_path / "small.onnx").write_bytes(small.read_bytes())
+    torch.save(files.net(), tmp_path / "module.pt")
     before = sorted(tmp_path.iterdir())
     outcome = bnfold("convert", *words.split())
     assert outcome.code == 2
