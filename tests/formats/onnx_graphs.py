@@ -148,6 +148,6 @@ def _passes_the_checker(proto: ModelProto) -> bool:
     """Whether the original does: what it gets wrong itself is not the fold's to mend."""
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except onnx.checker.ValidationError:
+    except (onnx.checker.ValidationError, shape_inference.InferenceError):
         return False
     return True

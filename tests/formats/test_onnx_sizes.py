@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 from onnx_graphs import assert_same_network, assert_scale_matters, bn, case, folded, model, parameters, verdicts, weight
 
 from bnfold import fold
@@ -105,3 +105,30 @@ def test_a_branch_says_nothing_of_values_that_are_not_its_own() -> None:
     )
     proto = model(body, tensors | {"size": np.array([4]), "w4": weight(4, 4, 1, 1)}, x="float[2,C,6,6] x")
     assert verdicts(fold(proto).plan) == {"y": "weight-not-constant"}
+
+
+STALE = [
+    pytest.param("c", [2, 8, 2, 4], id="other sizes"),
+    pytest.param("r", [2, 16, 4], id="axes the other way round"),
+    pytest.param("r", [1, 4, 16], id="another batch"),
+    pytest.param("c", [2, 4, 16], id="fewer axes"),
+]
+
+
+@pytest.mark.parametrize(("name", "sizes"), STALE)
+def test_a_value_info_of_an_earlier_model_is_not_believed(name: str, sizes: list[int]) -> None:
+    """onnxruntime warns of them, and computes with what is there."""
+    body = f"c = Conv(x, w) s = Constant<value_ints = [0, 0, -1]>() r = Reshape(c, s) y = {bn('r')}"
+    proto = model(body, tensors(w=weight(4, 3, 3, 3)))
+    proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes))
+    result, found = folded(proto)
+    assert found == {"y": "c"}
+    assert_same_network(proto, result)
+
+
+def test_a_value_info_behind_an_unknown_operator_is_believed() -> None:
+    body = f"u = com.example.Unknown(x) c = MatMul(u, w) t = Transpose<perm = [0, 2, 1]>(c) y = {bn('t')}"
+    proto = model(body, tensors(w=weight(6, 4)), x="float[2,5,6] x")
+    assert "the rank of 'c'" in fold(proto).plan.keeps[0].detail
+    proto.graph.value_info.append(helper.make_tensor_value_info("u", TensorProto.FLOAT, [2, 5, 6]))
+    assert verdicts(fold(proto).plan) == {"y": "c"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, ValueInfoProto, shape_inference
@@ -39,24 +40,42 @@ class TensorType:
 def inferred_types(model: ModelProto, scopes: list[Scope]) -> dict[str, TensorType]:
     """The type of every tensor of which at least the data type is known, by id.
 
-    Where inference finds the model inconsistent, what the model declares itself is all that is known.
+    What follows from the inputs counts, and not what value infos say: they often are of an earlier state of the model
+    (another batch), and runtimes only warn. They are believed where nothing follows, behind operators that onnx does
+    not know; and nothing but the inputs is, where inference finds the model inconsistent.
     """
+    skeleton = _skeleton(model)
+    raise_for_inference(skeleton)
     try:
-        skeleton = _skeleton(model)
-        raise_for_inference(skeleton)
-        inferred = shape_inference.infer_shapes(skeleton, data_prop=True)
-        found = scopes_of(inferred)
-        if tell_channels(found):
-            found = scopes_of(shape_inference.infer_shapes(inferred, data_prop=True))
+        inferred = _infer(skeleton)
+        if _believe(model, inferred):
+            inferred = _infer(inferred)
+        if tell_channels(scopes_of(inferred)):
+            inferred = _infer(inferred)
     except (shape_inference.InferenceError, ValueError, RuntimeError):  # its words for shapes, types, and the rest
-        return _declared_types(scopes)
-    return _declared_types(found)
+        return _types(scopes, lambda scope: scope.graph.input)
+    found = _types(scopes_of(inferred), _all_values)
+    return _types(scopes, _all_values) | {value: known for value, known in found.items() if known.shape is not None}
+
+
+def _infer(model: ModelProto) -> ModelProto:
+    return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _believe(model: ModelProto, inferred: ModelProto) -> bool:
+    """Enter the value infos of ``model`` for values of which inference knows no shape; whether there were any."""
+    known = {value.name for value in inferred.graph.value_info if value.type.tensor_type.HasField("shape")}
+    missing = [value for value in model.graph.value_info if value.name not in known]
+    names = {value.name for value in missing}
+    unshaped = [value for value in inferred.graph.value_info if value.name not in names]
+    del inferred.graph.value_info[:]
+    inferred.graph.value_info.extend([*unshaped, *missing])
+    return bool(missing)
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
-    """The model with its large initializers turned into inputs of the same shape."""
+    """The model with its large initializers turned into inputs of the same shape, and nothing said of other values."""
     graph = GraphProto(name=model.graph.name, node=model.graph.node, output=model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
     graph.input.extend(model.graph.input)
     inputs = {value.name for value in graph.input}
     for tensor in model.graph.initializer:
@@ -64,9 +83,15 @@ def _skeleton(model: ModelProto) -> ModelProto:
             graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             graph.input.append(_declaration(tensor))
-    return ModelProto(
+    skeleton = ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
     )
+    for scope in scopes_of(skeleton):
+        del scope.graph.value_info[:]
+        for value in scope.graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+    return skeleton
 
 
 def _declaration(tensor: TensorProto) -> ValueInfoProto:
@@ -76,17 +101,21 @@ def _declaration(tensor: TensorProto) -> ValueInfoProto:
     return declaration
 
 
-def _declared_types(scopes: list[Scope]) -> dict[str, TensorType]:
-    """The types that inputs, outputs and value infos declare."""
+def _types(scopes: list[Scope], values: Callable[[Scope], Iterable[ValueInfoProto]]) -> dict[str, TensorType]:
+    """The types that some ``values`` of each graph declare."""
     types = {}
     for scope in scopes:
-        for value in (*scope.graph.input, *scope.graph.value_info, *scope.graph.output):
+        for value in values(scope):
             declared = value.type.tensor_type
             if not declared.elem_type:
                 continue
             shape = tuple(map(_dimension, declared.shape.dim))
             types[scope.id(value.name)] = TensorType(declared.elem_type, shape if declared.HasField("shape") else None)
     return types
+
+
+def _all_values(scope: Scope) -> Iterable[ValueInfoProto]:
+    return (*scope.graph.input, *scope.graph.value_info, *scope.graph.output)
 
 
 def _dimension(dim: TensorShapeProto.Dimension) -> Dimension:
