@@ -213,6 +213,14 @@ REFUSALS = [
     pytest.param(
         lambda: Own(lambda m, x: m.conv(x) * spread(m.matrix[2]) + spread(m.shift)), "hooked", id="a row of a table"
     ),
+    pytest.param(
+        lambda: Own(lambda m, x: by_operator(m, functional.conv2d(x, m.kernel, m.mean))), "hooked", id="the bias is μ"
+    ),
+    pytest.param(
+        lambda: Own(lambda m, x: functional.batch_norm(m.conv(x), m.mean, m.variance, m.variance, m.shift)),
+        "hooked",
+        id="γ is σ²",
+    ),
     pytest.param(lambda: unsaved(lambda m, x: by_operator(m, m.conv(x))), "hooked", id="μ is not saved"),
     pytest.param(lambda: unsaved(lambda m, x: written_out(m, m.conv(x))), "hooked", id="μ of arithmetic is not saved"),
 ]
