@@ -141,8 +141,8 @@ def is_state(content: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
 
 
 def is_copy_of(state: StoredState, other: StoredState) -> bool:
-    """Whether two states are of the same network: the same names, whatever wraps them."""
-    own, others = ({plain_name(name) for name in item.tensors} for item in (state, other))
+    """Whether two states are of the same network: the same names, whatever wraps them, and the same shapes."""
+    own, others = ({plain_name(name): tensor.shape for name, tensor in item.tensors.items()} for item in (state, other))
     return own == others
 
 

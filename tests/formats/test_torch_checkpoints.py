@@ -455,6 +455,14 @@ def test_an_average_of_the_weights_alone_is_carried_as_it_is(tmp_path: Path) -> 
     assert all(torch.equal(carried[name], tensor) for name, tensor in weights.items())
 
 
+def test_a_teacher_of_another_width_is_carried_as_it_is(tmp_path: Path) -> None:
+    teacher = files.state() | {"dense.weight": torch.zeros(50, 6), "dense.bias": torch.zeros(50)}
+    torch.save({"model": files.state(), "teacher": teacher}, tmp_path / "pair.pt")
+    report = bnfold.convert(tmp_path / "pair.pt", tmp_path / "folded.pt", factory=Net, inputs=IMAGE)
+    assert any("carried unfolded: teacher" in warning for warning in report.warnings)
+    assert "bn.weight" in torch.load(tmp_path / "folded.pt", weights_only=True)["teacher"]
+
+
 def test_a_key_chooses_the_state_dict(bnfold: CommandLine, tmp_path: Path) -> None:
     other = shaken(Net(), seed=6)
     content = {"epoch": 3, "generator": other.state_dict(), "average": files.state()}
