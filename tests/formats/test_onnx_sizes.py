@@ -132,3 +132,11 @@ def test_a_value_info_behind_an_unknown_operator_is_believed() -> None:
     assert "the rank of 'c'" in fold(proto).plan.keeps[0].detail
     proto.graph.value_info.append(helper.make_tensor_value_info("u", TensorProto.FLOAT, [2, 5, 6]))
     assert verdicts(fold(proto).plan) == {"y": "c"}
+
+
+def test_sizes_that_callers_may_replace_are_not_known() -> None:
+    body = f"c = MatMul(x, w) r = Reshape(c, sizes) y = {bn('r')}"
+    proto = model(body, tensors(w=weight(3, 16), sizes=np.array([2, 4, 2, 2])), x="float[2,3] x")
+    proto.graph.input.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, [4]))
+    assert verdicts(fold(proto).plan) == {"y": "layout-moves-channels"}
+    assert verdicts(fold(proto, freeze=True).plan) == {"y": "c"}

@@ -14,12 +14,10 @@ from bnfold.core.reason import Reason
 from bnfold.formats.onnx.attributes import has_attributes_of_its_types
 from bnfold.formats.onnx.computing import COMPUTABLE, Array, compute
 from bnfold.formats.onnx.functions import shadowed_operators
-from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Call, Scope
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, OVERRIDABLE_FROM_IR, Call, Scope
 from bnfold.formats.onnx.shapes import TensorType
 from bnfold.formats.onnx.tensors import dtype_name, tensor_values, widened
 
-OVERRIDABLE_FROM_IR = 4
-"""From this IR version on an initializer that is also a graph input is a default that callers may replace."""
 LARGEST_VIEW = 1 << 60
 """NumPy has no arrays of more elements, even if they take no memory."""
 SMALL_BYTES = 1 << 16

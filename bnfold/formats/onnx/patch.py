@@ -8,8 +8,7 @@ from typing import Protocol
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
-from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
-from bnfold.formats.onnx.scopes import Scope
+from bnfold.formats.onnx.scopes import OVERRIDABLE_FROM_IR, Scope
 from bnfold.formats.onnx.tensors import NewTensor
 
 

@@ -15,6 +15,10 @@ ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 """The two names of the standard operators' domain."""
 
 
+OVERRIDABLE_FROM_IR = 4
+"""From this IR version on an initializer that is also a graph input is a default that callers may replace."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scope:
     """A graph, the graph around it, and the names that it defines itself."""

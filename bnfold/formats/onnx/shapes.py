@@ -11,7 +11,7 @@ from bnfold.core.graph import Dimension, Shape
 from bnfold.formats.onnx.channels import tell_channels
 from bnfold.formats.onnx.raising import raise_for_inference
 from bnfold.formats.onnx.references import is_reference
-from bnfold.formats.onnx.scopes import Scope, scopes_of
+from bnfold.formats.onnx.scopes import OVERRIDABLE_FROM_IR, Scope, scopes_of
 from bnfold.formats.onnx.tensors import dtype_name
 
 SHAPE_TENSOR_BYTES = 1024
@@ -37,14 +37,14 @@ class TensorType:
         return sizes if self.shape is not None and len(sizes) == len(self.shape) else None
 
 
-def inferred_types(model: ModelProto, scopes: list[Scope]) -> dict[str, TensorType]:
+def inferred_types(model: ModelProto, scopes: list[Scope], *, freeze: bool) -> dict[str, TensorType]:
     """The type of every tensor of which at least the data type is known, by id.
 
     What follows from the inputs counts, and not what value infos say: they often are of an earlier state of the model
     (another batch), and runtimes only warn. They are believed where nothing follows, behind operators that onnx does
     not know; and nothing but the inputs is, where inference finds the model inconsistent.
     """
-    skeleton = _skeleton(model)
+    skeleton = _skeleton(model, freeze=freeze)
     raise_for_inference(skeleton)
     try:
         inferred = _infer(skeleton)
@@ -73,12 +73,15 @@ def _believe(model: ModelProto, inferred: ModelProto) -> bool:
     return bool(missing)
 
 
-def _skeleton(model: ModelProto) -> ModelProto:
+def _skeleton(model: ModelProto, *, freeze: bool) -> ModelProto:
     """The model with its large initializers turned into inputs of the same shape, and nothing said of other values."""
     graph = GraphProto(name=model.graph.name, node=model.graph.node, output=model.graph.output)
     graph.input.extend(model.graph.input)
     inputs = {value.name for value in graph.input}
+    may_differ = inputs if model.ir_version >= OVERRIDABLE_FROM_IR and not freeze else set()
     for tensor in model.graph.initializer:
+        if tensor.name in may_differ:
+            continue  # a default: callers may give other sizes
         if not is_reference(tensor) and tensor.ByteSize() <= SHAPE_TENSOR_BYTES:
             graph.initializer.append(tensor)
         elif tensor.name not in inputs:

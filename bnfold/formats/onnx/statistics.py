@@ -14,13 +14,12 @@ from bnfold.core.reason import Reason
 from bnfold.core.rounding import LARGEST, F64Array, rounded
 from bnfold.core.traits import BatchNormTraits
 from bnfold.errors import InputError
-from bnfold.formats.onnx.constants import OVERRIDABLE_FROM_IR
 from bnfold.formats.onnx.cutting import copy_needed, reads_of
 from bnfold.formats.onnx.model import OnnxModel
 from bnfold.formats.onnx.operators import IS_TEST_UNTIL, TRAINING_MODE_FROM
 from bnfold.formats.onnx.patch import Patch
 from bnfold.formats.onnx.places import Place
-from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, OVERRIDABLE_FROM_IR, Scope
 from bnfold.formats.onnx.shapes import TensorType, inferred_types
 from bnfold.formats.onnx.spelled_out import spelled_out, unread
 from bnfold.formats.onnx.tensors import NewTensor
@@ -141,7 +140,7 @@ class OnnxStatistics:
 
     @cached_property
     def _types(self) -> Mapping[str, TensorType]:
-        return inferred_types(self.model.proto, self._view.scopes)
+        return inferred_types(self.model.proto, self._view.scopes, freeze=True)
 
     def _place(self, index: int) -> Place:
         return self._view.places[self._nodes[index].index]

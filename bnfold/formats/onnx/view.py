@@ -51,7 +51,7 @@ class _Translation:
         self.scopes = [*graphs, *function_scopes(model, graphs)]
         self.shadowed = shadowed_operators(model)
         self.opset = next((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), 1)
-        self.types = cache(lambda: inferred_types(model, graphs))
+        self.types = cache(lambda: inferred_types(model, graphs, freeze=freeze))
         self.shapes = cache(lambda: _shapes_of(self.types()))
         self.constants = Constants(model, self.scopes, self.types, freeze=freeze)
         self.outputs = {scope.id(value.name) for scope in self.scopes for value in scope.graph.output}
