@@ -19,6 +19,7 @@ from torch_modules import assert_close, run, shaken
 
 import bnfold
 from bnfold.errors import UsageError
+from bnfold.formats.opening import TARGETS
 
 
 class Mixed(nn.Module):
@@ -202,3 +203,21 @@ def test_an_onnx_model_and_a_checkpoint_are_not_timed_in_one_runtime(tmp_path: P
     onnx = next(network.onnx() for network in NETWORKS if network.shipped)
     with pytest.raises(UsageError, match="cannot be timed"):
         bnfold.bench(onnx, written(files.STATE_FILES, "plain.pt", tmp_path), factory=Net)
+
+
+@pytest.mark.mnist
+def test_a_trained_network_goes_from_its_training_checkpoint_to_every_kind_without_a_flip(tmp_path: Path) -> None:
+    from sample_models.smallcnn import smallcnn
+
+    weights = Path(__file__).parents[2] / "sample_models" / "smallcnn.safetensors"
+    network = bnfold.load_folded(smallcnn(), weights)
+    optimiser = torch.optim.Adam(network.parameters())
+    train = tmp_path / "train.pt"
+    torch.save({"epoch": 12, "model": network.state_dict(), "optimizer": optimiser.state_dict()}, train)
+    for to in TARGETS:
+        bnfold.convert(train, tmp_path / f"folded.{to}", to=to, factory=smallcnn)
+        options: dict[str, Any] = {"factory": smallcnn, "trust_code": to == "pt2"}
+        report = bnfold.verify(train, tmp_path / f"folded.{to}", data="mnist", samples=500, **options)
+        assert report.accuracy is not None
+        assert (report.passed, report.accuracy.flips) == (True, 0)
+        assert report.accuracy.original_correct > 490
