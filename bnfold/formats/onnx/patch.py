@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
@@ -12,18 +12,13 @@ from bnfold.formats.onnx.scopes import OVERRIDABLE_FROM_IR, Scope
 from bnfold.formats.onnx.tensors import NewTensor
 
 
-class Named(Protocol):
-    """A protobuf message with a name."""
+class Repeated(Protocol):
+    """A repeated field of messages."""
 
-    name: str
-
-
-class RepeatedNamed(Protocol):
-    """A repeated field of named messages."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, position: int) -> Named: ...
-    def __delitem__(self, position: int) -> None: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __delitem__(self, position: slice) -> None: ...
+    def sort(self, *, key: Callable[[Any], Any]) -> None:
+        """Bring the messages into the order of what ``key`` gives, which is asked once for each, in order."""
 
 
 class Patch:
@@ -83,15 +78,18 @@ class Patch:
         self._vanished[scope.prefix].add(old)
 
     def finish(self) -> None:
-        """Carry out insertions and removals, from the last position to the first, then drop what nobody reads."""
-        changes: list[tuple[int, bool, int, GraphProto, NodeProto | None]]
-        changes = [(at, True, 0, graph, None) for graph, at in self._removed]
-        changes += [(at, False, order, graph, node) for order, (graph, at, node) in enumerate(self._inserted)]
-        for position, _, _, graph, node in sorted(changes, key=lambda change: change[:3], reverse=True):
-            if node is None:
-                del graph.node[position]
-            else:
-                graph.node.insert(position, node)
+        """Carry out insertions and removals, then drop what nobody reads."""
+        graphs: dict[int, GraphProto] = {}
+        removed: defaultdict[int, set[int]] = defaultdict(set)
+        inserted: defaultdict[int, list[tuple[int, NodeProto]]] = defaultdict(list)
+        for graph, position in self._removed:
+            graphs[id(graph)] = graph
+            removed[id(graph)].add(position)
+        for graph, position, node in self._inserted:
+            graphs[id(graph)] = graph
+            inserted[id(graph)].append((position, node))
+        for key, graph in graphs.items():
+            _change_nodes(graph, removed[key], inserted[key])
         self._drop_orphans()
         for scope in self._scopes:
             _drop(scope.graph.value_info, self._vanished[scope.prefix])
@@ -170,12 +168,11 @@ def _rename_input(node: NodeProto, old: str, new: str) -> None:
             node.input[slot] = new
 
 
-def _drop(items: RepeatedNamed, names: Iterable[str]) -> None:
+def _drop(items: Repeated, names: Iterable[str]) -> None:
     """Delete the items that have one of these names."""
     unwanted = set(names)
-    for position in range(len(items) - 1, -1, -1):
-        if items[position].name in unwanted:
-            del items[position]
+    gone = [item.name in unwanted for item in items]
+    _arrange(items, gone, removed=sum(gone))
 
 
 def _drop_nodes(graph: GraphProto, names: Iterable[str]) -> None:
@@ -183,10 +180,28 @@ def _drop_nodes(graph: GraphProto, names: Iterable[str]) -> None:
     unwanted = set(names)
     if not unwanted:
         return
-    for position in range(len(graph.node) - 1, -1, -1):
-        outputs = graph.node[position].output
-        if outputs and unwanted.issuperset(outputs):
-            del graph.node[position]
+    gone = [bool(node.output) and unwanted.issuperset(node.output) for node in graph.node]
+    _arrange(graph.node, gone, removed=sum(gone))
+
+
+def _change_nodes(graph: GraphProto, removed: Collection[int], inserted: Sequence[tuple[int, NodeProto]]) -> None:
+    """Put nodes before those at their positions, in order, and remove the nodes at the positions ``removed``."""
+    places = [(position in removed, position, 1) for position in range(len(graph.node))]
+    graph.node.extend(node for _, node in inserted)
+    places += [(False, position, 0) for position, _ in inserted]
+    _arrange(graph.node, places, removed=len(removed))
+
+
+def _arrange(items: Repeated, places: Sequence[Any], *, removed: int) -> None:
+    """Bring items into the order of their ``places``, and delete the last ``removed``.
+
+    Sorting moves no message; deleting one by one would take a time that grows with the square of their number.
+    """
+    if not removed and list(places) == sorted(places):
+        return
+    order = iter(places)
+    items.sort(key=lambda _: next(order))
+    del items[len(places) - removed :]
 
 
 def _all_names(scopes: list[Scope]) -> set[str]:
