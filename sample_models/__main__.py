@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sample_models.jobs import Epoch, Job
 
 _OUT: Final = Path("out")
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
 _BY_NAME: Final = {network.name: network for network in NETWORKS}
 
 
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BnfoldError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 

@@ -71,6 +71,7 @@ def reproduce(trained: nn.Module, test: DataSet, job: Job) -> Figures:
         notes=(
             "Means of 5 seeds; the figures show them between the extremes. The source trains on CIFAR-10, and of its "
             "curves only the ordering is compared.",
+            _exceptions(best, best_without),
         ),
         charts=(
             Chart(
@@ -114,6 +115,13 @@ def _over_scales(epsilon: float | None, test: DataSet, job: Job) -> Curve:
 def _better(best: Curve, best_without: Curve) -> str:
     count = sum(ours > theirs for ours, theirs in zip(best.y, best_without.y, strict=True))
     return f"{count} of {len(SCALES)}"
+
+
+def _exceptions(best: Curve, best_without: Curve) -> str:
+    """At which scales the source's ordering does not hold."""
+    points = zip(best.x, best.y, best_without.y, strict=True)
+    scales = [f"{scale:.2g}" for scale, ours, theirs in points if ours <= theirs]
+    return f"BN is not better at the weight scales {', '.join(scales)}." if scales else "BN is better at every scale."
 
 
 def _after(runs: tuple[Run, ...], epoch: int) -> str:

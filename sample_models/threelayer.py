@@ -99,7 +99,7 @@ def reproduce(trained: nn.Module, test: DataSet, job: Job) -> Figures:
         ),
         notes=(
             "Accuracy on the test images, means of 5 seeds; the figures show the validation images' between the "
-            "extremes. Time: the processor's, on whatever else it was doing.",
+            "extremes. Time: the processor's, for the quickest of each five.",
             f"Ordering with weights Xavier/2: the source's is BN > dropout > neither, ours {' > '.join(found)}.",
         ),
         charts=(_chart("weights N(0, 1), Adam 1e-2", wide), _chart("weights Xavier/2, RMSProp 1e-3", xavier)),

@@ -16,9 +16,7 @@ FIGURES = Figures(
     title="a network",
     rows=(Figure("with BN", "99.02 %", "98.90 %"),),
     notes=("How it was measured.",),
-    charts=(
-        Chart("accuracy", "step", "share", (Curve.of_many("with BN", [1, 2], [[0.1, 0.3], [0.3, 0.5]]),), log_x=True),
-    ),
+    charts=(Chart("accuracy", "step", "share", (CURVE,), log_x=True),),
 )
 
 
@@ -31,6 +29,13 @@ def test_every_published_network_has_its_section_with_table_notes_and_curves() -
     assert "![Curves of fcnet](networks/fcnet.svg)" in text
     assert "Trained with: Adam, 10 epochs at 0.01, batches of 32." in text
     assert "``" not in text.replace("```", "")
+
+
+def test_page_that_is_committed_is_of_these_networks() -> None:
+    text = (DOCS / "networks.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == PUBLISHED
+    assert all((DOCS / picture).is_file() for picture in re.findall(r"\]\((networks/.*?)\)", text))
 
 
 def test_same_figures_give_the_same_picture() -> None:

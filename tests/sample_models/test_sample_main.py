@@ -51,6 +51,18 @@ def test_missing_mnist_exits_with_7_and_no_traceback(tmp_path: Path, capsys: pyt
     assert "were not found" in capsys.readouterr().err
 
 
+def test_ctrl_c_ends_with_130_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bnfold.data, "load_mnist", interrupted)
+
+    assert main(["train", "fcnet", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
 def test_export_of_an_untrained_network_says_how_to_train_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
