@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError, UsageError
+from bnfold.files.archive import require_intact
+from bnfold.files.recognise import Kind, recognise
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -23,6 +25,8 @@ MESSAGE_LENGTH = 200
 def load_pickled_module(path: Path) -> nn.Module:
     """The module in a file written by ``torch.save(module, path)``. Unpickling runs whatever code the file names."""
     import_from_here()
+    if recognise(path) is Kind.TORCH_ZIP:
+        require_intact(path)
     try:
         with path.open("rb") as stream:
             loaded = torch.load(stream, map_location="cpu", weights_only=False)

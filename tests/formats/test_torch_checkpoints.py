@@ -297,6 +297,16 @@ def test_a_factory_that_makes_a_data_parallel_keeps_the_prefix(bnfold: CommandLi
     assert type(wrapped.module.bn) is nn.Identity
 
 
+def test_a_damaged_pickled_module_is_exit_3_on_trust_too(bnfold: CommandLine, tmp_path: Path) -> None:
+    torch.save(files.net(), tmp_path / "net.pt")
+    content = bytearray((tmp_path / "net.pt").read_bytes())
+    content[content.index(b"data/0") + 200] ^= 1
+    (tmp_path / "net.pt").write_bytes(content)
+    outcome = bnfold("inspect", "net.pt", "--trust-code", "--input", SHAPE)
+    assert outcome.code == 3
+    assert "checksum" in outcome.err
+
+
 def test_a_pickled_module_folds_on_trust(bnfold: CommandLine, tmp_path: Path) -> None:
     torch.save(files.net(), tmp_path / "net.pt")
     assert bnfold("convert", "net.pt", "--trust-code", "--input", SHAPE).code == 0
