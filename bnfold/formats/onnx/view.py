@@ -13,15 +13,14 @@ from onnx import FunctionProto, ModelProto, NodeProto
 from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Sums, Value
 from bnfold.core.reason import Reason
 from bnfold.core.traits import BatchNormTraits, ScaleShiftStep, ScaleShiftTraits
-from bnfold.formats.onnx import movers, operators, parts, pools
-from bnfold.formats.onnx.attributes import has_attributes_of_its_types
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.functions import function_scopes, shadowed_operators
-from bnfold.formats.onnx.operators import MATRIX, Meaning, Operator, opaque
+from bnfold.formats.onnx.operators import MATRIX, Meaning, Operator
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.runs import step_of
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
 from bnfold.formats.onnx.shapes import TensorType, inferred_types
+from bnfold.formats.onnx.table import meaning_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,9 @@ class _Translation:
                 self.add_run(scope, run)
                 taken.update(run)
                 continue
-            meaning = self.meaning(Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of))
+            meaning = meaning_of(
+                Operator(proto, self.opset, inputs, outputs, self.constants.value, self.type_of), self.shadowed
+            )
             if meaning.kind is OpKind.LINEAR and proto.op_type == "MatMul":
                 meaning = self.as_matrix(meaning)
             positions: tuple[int, ...] = (position,)
@@ -241,30 +242,7 @@ class _Translation:
                 meaning = Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(epsilon=0.0), lock)
                 self.add(proto, meaning, tuple(scope.id(name) for name in proto.output if name))
 
-    def meaning(self, op: Operator) -> Meaning:
-        """What the table says of an operator, unless a function of the model has its name, or its callers a word."""
-        if op.proto.domain in ONNX_DOMAINS and op.proto.op_type in self.shadowed:
-            return opaque(op, "a function of the model has its name")
-        if not any(attribute.ref_attr_name for attribute in op.proto.attribute):
-            return _meaning(op)
-        lock = Lock(Reason.INSIDE_FUNCTION, "the callers of its function set an attribute of it")
-        if op.proto.op_type == "BatchNormalization" and op.proto.domain in ONNX_DOMAINS:
-            return Meaning(OpKind.BATCH_NORM, op.padded_inputs(5)[:5], BatchNormTraits(epsilon=0.0), lock)
-        return Meaning(OpKind.OPAQUE, op.inputs, lock=lock)
 
-
-def _meaning(op: Operator) -> Meaning:
-    """What the table says of an operator; other domains' operators are unknown."""
-    if op.proto.domain not in ONNX_DOMAINS:
-        return opaque(op, f"what the operators of the domain {op.proto.domain!r} do is unknown")
-    if not op.inputs or op.inputs[0] is None or not op.outputs or not op.proto.output[0]:
-        return opaque(op, "it has no input, or no first output")
-    if not has_attributes_of_its_types(op.proto, op.opset):
-        return opaque(op, "an attribute of it is of another type than it should be")
-    return ROWS.get(op.proto.op_type, opaque)(op)
-
-
-ROWS = operators.ROWS | movers.ROWS | pools.ROWS | parts.ROWS
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
