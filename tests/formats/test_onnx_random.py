@@ -15,7 +15,7 @@ from bnfold import fold
 from bnfold.runtime import ort
 
 GRAPHS = int(os.environ.get("BNFOLD_RANDOM_GRAPHS", "1000"))
-"""How many graphs are tried; the documentation quotes a run with 50,000."""
+"""How many graphs are tried; the documentation quotes what 50,000 showed."""
 TOLERANCE = 1e-3
 """Relative to the largest output: rounding stays below, and a wrong scale or shift of a channel far above."""
 
