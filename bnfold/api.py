@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from bnfold.core.verdict import Plan
     from bnfold.files.writing import Content
     from bnfold.formats.opening import Model, Target
-    from bnfold.formats.torch_inputs import GivenInputs
-    from bnfold.formats.torch_module import Factory
+    from bnfold.formats.torch.inputs import GivenInputs
+    from bnfold.formats.torch.module import Factory
 
 __all__ = ["FoldResult", "bench", "calibrate", "convert", "default_output", "fold", "inspect", "load_folded", "verify"]
 
@@ -182,7 +182,7 @@ def load_folded(module: nn.Module, path: PathLike, *, key: str | None = None) ->
     loaded strictly. ``key`` chooses a state_dict in a file of several. Raises BnfoldError where it does not fit.
     """
     with torch_needed():
-        from bnfold.formats import torch_module
+        from bnfold.formats.torch import module as torch_module
 
         return torch_module.load_folded(module, path, key=key)
 

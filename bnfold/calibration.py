@@ -32,10 +32,10 @@ from bnfold.runtime.session import Array
 if TYPE_CHECKING:
     from bnfold.formats.onnx.model import OnnxModel
     from bnfold.formats.onnx.statistics import OnnxStatistics
-    from bnfold.formats.torch_export import ExportedModel
-    from bnfold.formats.torch_inputs import GivenInputs
-    from bnfold.formats.torch_module import Factory, TorchModel
-    from bnfold.formats.torch_statistics import TorchStatistics
+    from bnfold.formats.torch.export import ExportedModel
+    from bnfold.formats.torch.inputs import GivenInputs
+    from bnfold.formats.torch.module import Factory, TorchModel
+    from bnfold.formats.torch.statistics import TorchStatistics
 
 PathLike = str | os.PathLike[str]
 Data = PathLike | Array | tuple[Array, Array]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bnfold.formats.opening import Model, Target
-    from bnfold.formats.torch_targets import Converted
+    from bnfold.formats.torch.targets import Converted
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,8 +23,8 @@ from bnfold.sessions import described_sizes, running, tapping
 
 if TYPE_CHECKING:
     from bnfold.formats.onnx.statistics import OnnxStatistics
-    from bnfold.formats.torch_inputs import GivenInputs
-    from bnfold.formats.torch_statistics import TorchStatistics
+    from bnfold.formats.torch.inputs import GivenInputs
+    from bnfold.formats.torch.statistics import TorchStatistics
 
 Progress = Callable[[str, int, int], None]
 

@@ -20,8 +20,8 @@ from bnfold.runtime.session import NoKernelError, Session
 if TYPE_CHECKING:
     from bnfold.files.writing import Content
     from bnfold.formats.onnx.statistics import OnnxStatistics
-    from bnfold.formats.torch_inputs import GivenInputs
-    from bnfold.formats.torch_statistics import TorchStatistics
+    from bnfold.formats.torch.inputs import GivenInputs
+    from bnfold.formats.torch.statistics import TorchStatistics
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Models:
     @contextmanager
     def _watched_torch(self) -> Iterator[list[Session]]:
         from bnfold.formats.opening import open_torch
-        from bnfold.formats.torch_watching import Watching, activations
+        from bnfold.formats.torch.watching import Watching, activations
         from bnfold.runtime import torch_eager
 
         models = [open_torch(path, **self._opening_of(path)) for path in self.paths]

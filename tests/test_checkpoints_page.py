@@ -25,7 +25,7 @@ def test_what_is_loaded_and_what_is_refused_in_torchs_words(
 
 
 def test_the_keys_are_those_that_are_tried_and_in_their_order() -> None:
-    from bnfold.formats.torch_entries import KEYS
+    from bnfold.formats.torch.entries import KEYS
 
     listed = PAGE.partition("looked for under")[2].partition("in this order")[0]
     assert re.findall(r"`(\w+)`", listed) == list(KEYS)

@@ -30,7 +30,7 @@ LEVELS = {room: level for level, rooms in enumerate(reversed(FLOORS)) for room i
 # The type of an error's report: the one word that the ground floor's rooms say to each other.
 ALLOWED_BETWEEN_NEIGHBOURS = {("errors", "records")}
 
-TORCH = ("formats/torch_*.py", "formats/_aten.py", "runtime/torch_eager.py")
+TORCH = ("formats/torch/*.py", "runtime/torch_eager.py")
 ONNX = ("formats/onnx/*.py", "runtime/onnx_reference.py")
 WITHOUT_NUMPY = ("__init__", "__main__", "errors", "records", "files", "cli", "render")
 HOMES = {
@@ -155,7 +155,7 @@ GOOD = {
     "within the room": ("formats/onnx/x.py", "from ..opening import open_model"),
     "within the room, relative": ("formats/onnx/x.py", "from .tensors import make_tensor"),
     "the version": ("render/x.py", "from bnfold import __version__"),
-    "a heavy package at home": ("formats/torch_module.py", "def f():\n    import torch.nn"),
+    "a heavy package at home": ("formats/torch/module.py", "def f():\n    import torch.nn"),
     "a heavy package for types": ("api.py", "if TYPE_CHECKING:\n    from torch import nn"),
     "the standard library": ("errors.py", "import json.decoder"),
 }

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from bnfold.files.writing import Content
     from bnfold.formats.onnx.model import OnnxModel
     from bnfold.formats.onnx.statistics import OnnxStatistics
-    from bnfold.formats.torch_export import ExportedModel
-    from bnfold.formats.torch_inputs import GivenInputs
-    from bnfold.formats.torch_module import Factory, TorchModel
-    from bnfold.formats.torch_pairs import PairedState
-    from bnfold.formats.torch_statistics import TorchStatistics
-    from bnfold.formats.torch_targets import Converted
+    from bnfold.formats.torch.export import ExportedModel
+    from bnfold.formats.torch.inputs import GivenInputs
+    from bnfold.formats.torch.module import Factory, TorchModel
+    from bnfold.formats.torch.pairs import PairedState
+    from bnfold.formats.torch.statistics import TorchStatistics
+    from bnfold.formats.torch.targets import Converted
     from bnfold.records import InputSpec, PairCandidate
 
 
@@ -141,10 +141,10 @@ def open_torch(
 ) -> TorchModel | ExportedModel:
     """Load the checkpoint, pickled module or exported program at ``path``; errors as for ``open_model``."""
     with torch_needed():
-        from bnfold.formats.torch_module import TorchModel
+        from bnfold.formats.torch.module import TorchModel
 
         if require_model(path) is Kind.PT2 and trust_code:
-            from bnfold.formats.torch_export import ExportedModel
+            from bnfold.formats.torch.export import ExportedModel
 
             if key is not None:
                 raise UsageError("an exported program has no keys", where=str(path), remedy="leave --key out")
@@ -177,7 +177,7 @@ def keeps_architecture(model: object, *, begin: bool = False) -> TypeGuard[Torch
 def open_pairs(path: Path, pairs: Sequence[str], epsilon: float | None, *, key: str | None = None) -> PairedState:
     """Load the state_dict at ``path`` with the user's ``pairs`` of layers and batch norms; errors as above."""
     with torch_needed():
-        from bnfold.formats.torch_pairs import PairedState
+        from bnfold.formats.torch.pairs import PairedState
 
         return PairedState.load(path, pairs, epsilon, key)
 
@@ -185,7 +185,7 @@ def open_pairs(path: Path, pairs: Sequence[str], epsilon: float | None, *, key: 
 def pair_candidates(path: Path, *, key: str | None = None) -> list[PairCandidate]:
     """The layers and batch norms in the state_dict at ``path`` that fit by their shapes; errors as above."""
     with torch_needed():
-        from bnfold.formats.torch_pair_kinds import candidates_in
+        from bnfold.formats.torch.pair_kinds import candidates_in
 
         return candidates_in(path, key)
 
@@ -193,10 +193,10 @@ def pair_candidates(path: Path, *, key: str | None = None) -> list[PairCandidate
 def converted(model: object, to: Target, inputs: Sequence[str], outputs: Sequence[str]) -> Converted:
     """The folded ``model`` as another kind of file. UsageError where that cannot be."""
     with torch_needed():
-        from bnfold.formats import torch_targets as targets
-        from bnfold.formats.torch_export import ExportedModel
-        from bnfold.formats.torch_module import TorchModel
-        from bnfold.formats.torch_pairs import PairedState
+        from bnfold.formats.torch import targets
+        from bnfold.formats.torch.export import ExportedModel
+        from bnfold.formats.torch.module import TorchModel
+        from bnfold.formats.torch.pairs import PairedState
 
     if isinstance(model, TorchModel | ExportedModel | PairedState) and to in {"pt", "safetensors"}:
         return targets.to_checkpoint(model, "pt" if to == "pt" else "safetensors")
@@ -243,7 +243,7 @@ def wrap_model(
 
         return OnnxModel.copy_of(model, freeze=freeze)
     if torch is not None and isinstance(model, torch.nn.Module):
-        from bnfold.formats.torch_module import TorchModel
+        from bnfold.formats.torch.module import TorchModel
 
         return TorchModel(model, inputs, share=share)
     raise UsageError(
@@ -264,8 +264,8 @@ def open_statistics(
         from bnfold.formats.onnx.statistics import OnnxStatistics
 
         return OnnxStatistics(model)
-    from bnfold.formats.torch_module import TorchModel
-    from bnfold.formats.torch_statistics import TorchStatistics
+    from bnfold.formats.torch.module import TorchModel
+    from bnfold.formats.torch.statistics import TorchStatistics
 
     if isinstance(model, TorchModel):
         return TorchStatistics(model, example)

@@ -87,7 +87,7 @@ def test_only_the_trusted_file_loads_without_weights_only() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 homes.add((path.name, options["weights_only"]))
-    assert homes == {("torch_trusted.py", "False"), ("torch_files.py", "True")}
+    assert homes == {("trusted.py", "False"), ("files.py", "True")}
 
 
 # Unreadable: exit 3, in words.
@@ -658,7 +658,7 @@ def test_an_existing_output_needs_force_and_the_input_is_never_written(bnfold: C
 
 
 def test_a_failure_while_writing_leaves_the_old_file_and_no_other(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnfold.formats.torch_files import Checkpoint
+    from bnfold.formats.torch.files import Checkpoint
 
     def fail(_: Checkpoint, _stream: object) -> None:
         raise OSError(28, "No space left on device")

@@ -456,7 +456,7 @@ def test_a_path_that_depends_on_the_data_is_mentioned() -> None:
 
 
 def test_only_operators_count_as_operators() -> None:
-    from bnfold.formats.torch_module import TorchModel
+    from bnfold.formats.torch.module import TorchModel
 
     assert TorchModel(Wired(plain), IMAGE).node_count == 2
 

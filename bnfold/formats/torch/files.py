@@ -1,0 +1,188 @@
+"""Checkpoints: state_dicts in .pt, .pth and .safetensors, read without running code and written byte for byte alike."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from bnfold.errors import InputError, UnsafeError, UsageError
+from bnfold.files.archive import require_intact
+from bnfold.files.recognise import Kind, require_model
+from bnfold.formats.torch.devices import Devices, written_as
+from bnfold.formats.torch.entries import entries_of, states_in
+from bnfold.formats.torch.safetensors import read_safetensors, write_safetensors
+from bnfold.formats.torch.shards import Shards, read_shards
+from bnfold.formats.torch.states import StoredState
+from bnfold.formats.torch.structure import Structure
+from bnfold.formats.torch.trusted import first_line
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+    from bnfold.files.writing import Content
+
+CheckpointKind = Literal["pt", "safetensors", "shards"]
+FORMATS = {"pt": "torch-state-dict", "safetensors": "safetensors", "shards": "safetensors-shards"}
+"""What the reports call the kinds of checkpoints."""
+STRUCTURE_KEY = "bnfold"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A file of tensors: the state_dict of a network, perhaps copies of it, and whatever else a script left there.
+
+    ``states`` are by the key that they stand under in a .pt file, the network itself first; a file that is nothing
+    but a state_dict has one without a key, "". ``entries`` is the whole content of a .pt file with keys.
+    """
+
+    kind: CheckpointKind
+    states: Mapping[str, StoredState]
+    entries: Mapping[object, object] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What a safetensors file says of itself."""
+    shards: Shards | None = None
+    devices: Devices = field(default_factory=Devices)
+
+    @property
+    def key(self) -> str:
+        """The key of the network itself."""
+        return next(iter(self.states))
+
+    def holding(self, states: Mapping[str, StoredState]) -> Checkpoint:
+        """This checkpoint with other states under its keys; folded tensors keep the devices of what they replace."""
+        devices: dict[torch.Tensor, str] = {}
+        for key, state in states.items():
+            before = self.states[key].stored
+            for name, tensor in state.stored.items():
+                source = before.get(name, before.get(f"{name.removesuffix('bias')}weight"))
+                devices[tensor] = self.devices.of(source) if source is not None else ""
+        return replace(self, states={**self.states, **states}, devices=self.devices.giving(devices))
+
+    def files(self, target: Path) -> dict[Path, Content]:
+        """The file, or the shards and their index at ``target``; the same checkpoint gives the same bytes."""
+        if self.shards is not None:
+            return self.shards.contents(self.states[self.key].stored, self._structure(), target)
+        return {target: self._write_safetensors if self.kind == "safetensors" else self._write_pt}
+
+    def _write_safetensors(self, stream: SupportsWrite[bytes | memoryview]) -> None:
+        write_safetensors(stream, self.states[self.key].stored, {**self.metadata, **self._structure()})
+
+    def _structure(self) -> dict[str, str]:
+        structure = self.states[self.key].structure
+        return {STRUCTURE_KEY: structure.to_json()} if structure != Structure() else {}
+
+    def _write_pt(self, stream: SupportsWrite[bytes | memoryview]) -> None:
+        named = {key: _with_metadata(state) for key, state in self.states.items()}
+        content = named[""] if "" in named else {key: named.get(str(key), value) for key, value in self.entries.items()}
+        # Into memory: torch.save writes the name of a file that it is given into the archive.
+        archive = io.BytesIO()
+        with written_as(self.devices):
+            torch.save(content, archive)
+        stream.write(archive.getvalue())
+
+
+def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
+    """Read a file of tensors, whatever its name is; ``key`` chooses the state_dict in a training checkpoint.
+
+    UnsafeError where it holds code, InputError where it is corrupt, UsageError where there is no such key.
+    """
+    kind = require_model(path)
+    if kind is Kind.ONNX:
+        raise InputError("the file is an ONNX model, not a checkpoint", where=str(path))
+    if kind is Kind.PT2:
+        raise UnsafeError(
+            "the file is an exported program (.pt2); loading it can run its code",
+            where=str(path),
+            remedy="give --trust-code (and no --model) if you trust where it comes from",
+        )
+    if kind in {Kind.SAFETENSORS, Kind.SAFETENSORS_INDEX} and key is not None:
+        raise UsageError("a safetensors file has no keys", where=str(path), remedy="leave --key out")
+    if kind is Kind.SAFETENSORS:
+        return _in_safetensors(path)
+    if kind is Kind.SAFETENSORS_INDEX:
+        tensors, shards = read_shards(path)
+        state = StoredState(tensors, _structure(shards.properties.get(STRUCTURE_KEY), path))
+        return Checkpoint("shards", {"": state}, shards=shards)
+    if kind is Kind.TORCH_ZIP:
+        require_intact(path)
+    return _in_pt(path, key)
+
+
+def _in_safetensors(path: Path) -> Checkpoint:
+    found = read_safetensors(path)
+    metadata = {name: value for name, value in found.metadata.items() if name != STRUCTURE_KEY}
+    state = StoredState(found.tensors, _structure(found.metadata.get(STRUCTURE_KEY), path))
+    return Checkpoint("safetensors", {"": state}, metadata=metadata)
+
+
+def _in_pt(path: Path, key: str | None) -> Checkpoint:
+    devices = Devices()
+    content = _unpickled(path, devices)
+    states = {name: _state_of(named, path) for name, named in states_in(content, key, path).items()}
+    return Checkpoint("pt", states, entries_of(content), devices=devices)
+
+
+def _unpickled(path: Path, devices: Devices) -> object:
+    """What torch.load gives, with ``weights_only``: tensors and plain data."""
+    try:
+        # A stream: torch.load judges a file by its name, too.
+        with path.open("rb") as stream, warnings.catch_warnings():
+            # torch warns of other protocols, and of its own old classes: it copes with them, or raises.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(stream, map_location=devices, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise _corrupt(error, path) from error
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise UnsafeError(
+            f"the file holds more than tensors{f': {found[1]}' if found else ''}; loading it would run its code",
+            where=str(path),
+            remedy="save the state_dict alone, or give --trust-code (and no --model) for a pickled module",
+        ) from error
+    except Exception as error:  # a broken file leads torch's reader to whatever error its bytes happen to name
+        raise _corrupt(error, path) from error
+
+
+def _corrupt(error: Exception, path: Path) -> InputError:
+    if isinstance(error, pickle.UnpicklingError):
+        reason = "it is no pickle of protocol 2, the one that torch.save writes unless told otherwise"
+    else:
+        reason = first_line(error)
+    return InputError(
+        f"the checkpoint cannot be read: {reason}",
+        where=str(path),
+        remedy="copy or download it again, or save it again with torch's defaults",
+    )
+
+
+def _state_of(named: Mapping[str, torch.Tensor], path: Path) -> StoredState:
+    """A state_dict, and what stands in the metadata that torch keeps with it."""
+    metadata = getattr(named, "_metadata", None)
+    versions = dict(metadata) if isinstance(metadata, Mapping) else {}
+    entry = versions.pop(STRUCTURE_KEY, None)
+    structure = entry.get("structure") if isinstance(entry, Mapping) else None
+    return StoredState(OrderedDict(named), _structure(structure, path), versions)
+
+
+def _structure(text: object, path: Path) -> Structure:
+    return Structure() if text is None else Structure.from_json(str(text), where=str(path))
+
+
+def _with_metadata(state: StoredState) -> OrderedDict[str, torch.Tensor]:
+    """A state_dict as torch writes it, with what was folded in the metadata that torch itself keeps there."""
+    named = OrderedDict(state.stored)
+    metadata = OrderedDict(state.versions)
+    if state.structure != Structure():
+        metadata[STRUCTURE_KEY] = {"structure": state.structure.to_json()}
+    if metadata:
+        vars(named)["_metadata"] = metadata
+    return named

@@ -1,0 +1,105 @@
+"""Example inputs for a recorded run: given as tensors, described by shape, or inferred from the first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from bnfold.errors import UsageError
+from bnfold.formats.torch.running import Inputs, run, structural_copy
+from bnfold.formats.torch.trusted import first_line
+from bnfold.records import InputSpec
+
+BATCH = 2
+"""Two samples: enough to see a batch axis."""
+IMAGE_SIZES = (28, 224)
+"""Heights and widths that are tried for a network that begins with a Conv2d."""
+
+
+GivenInputs = (
+    torch.Tensor
+    | tuple[torch.Tensor, ...]
+    | dict[str, torch.Tensor]
+    | Sequence[torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]]
+    | Sequence[InputSpec]
+    | None
+)
+"""A tensor, a tuple of them (positional), a dict (keywords), a list of such inputs, descriptions, or nothing."""
+
+
+def recorded_inputs(module: nn.Module, given: GivenInputs) -> list[Inputs]:
+    """All that ``module`` is to be run on: every item of a list by itself. UsageError as for ``example_inputs``."""
+    if isinstance(given, list) and given and not any(isinstance(item, InputSpec) for item in given):
+        return [example_inputs(module, item) for item in given if not isinstance(item, InputSpec)]
+    return [example_inputs(module, given)]
+
+
+def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
+    """What to run ``module`` on. UsageError where nothing was given and the first layer does not tell."""
+    if isinstance(given, torch.Tensor):
+        return (given,)
+    if isinstance(given, dict):
+        return given
+    if not given:
+        return _inferred(module)
+    items = tuple(given) if isinstance(given, Sequence) else (given,)
+    specs = [item for item in items if isinstance(item, InputSpec)]
+    tensors = tuple(item for item in items if isinstance(item, torch.Tensor))
+    if len(specs) == len(items):
+        return _described(module, specs)
+    if len(tensors) == len(items):
+        return tensors
+    raise UsageError(
+        "the example inputs are neither tensors nor shapes",
+        remedy="give a tensor, a tuple of tensors, a dict of tensors, or a list of such inputs",
+    )
+
+
+def _described(module: nn.Module, specs: Sequence[InputSpec]) -> Inputs:
+    """Random inputs of the described shapes: positional, or by keyword where every description has a name."""
+    named = [spec for spec in specs if spec.name is not None]
+    if named and len(named) < len(specs):
+        raise UsageError("some inputs have names and some have none", remedy="give every --input a name, or none")
+    generator = torch.Generator().manual_seed(0)
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    tensors = [_random(spec, generator).to(device) for spec in specs]
+    if named:
+        return {str(spec.name): tensor for spec, tensor in zip(specs, tensors, strict=True)}
+    return tuple(tensors)
+
+
+def _random(spec: InputSpec, generator: torch.Generator) -> torch.Tensor:
+    """N(0, 1) for floats, 0 and 1 for integers and booleans."""
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UsageError(f"unknown dtype {spec.dtype!r} of an example input", remedy="write float32, float16, int64, …")
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(spec.shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, spec.shape, generator=generator).to(dtype)
+
+
+def _inferred(module: nn.Module) -> Inputs:
+    """An input that the first layer accepts and that the whole module runs on."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
+    shapes: list[tuple[int, ...]] = []
+    if isinstance(first, nn.Linear):
+        shapes = [(BATCH, first.in_features)]
+    elif first is not None:
+        shapes = [(BATCH, first.in_channels, size, size) for size in IMAGE_SIZES]
+    tried = []
+    for shape in shapes:
+        spec = InputSpec(shape, str(first.weight.dtype).removeprefix("torch.") if first else "float32")
+        inputs = _described(module, (spec,))
+        try:
+            run(structural_copy(module, share_buffers=False).eval(), inputs)
+        except UsageError as error:
+            tried.append(f"{'x'.join(map(str, shape))}: {first_line(error.__cause__ or error)}")
+        else:
+            return inputs
+    raise UsageError(
+        "the model does not say what its inputs are",
+        where="; ".join(tried)[:300],
+        remedy="give an example: --input 1x3x224x224 (inputs= in Python)",
+    )

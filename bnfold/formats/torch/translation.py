@@ -1,0 +1,249 @@
+"""A recorded run in the words of the graph view: what each call is, whose it is, and what may be rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnfold.core.graph import LAYERS, Constant, Lock, Node, OpKind, Value
+from bnfold.core.reason import Reason
+from bnfold.core.traits import LayerTraits
+from bnfold.formats.torch import movers, operators
+from bnfold.formats.torch import remains as remaining
+from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
+from bnfold.formats.torch.aten import Call, is_stored
+from bnfold.formats.torch.classes import BatchNorm, is_frozen, is_known, layer_lock
+from bnfold.formats.torch.memory import SharedMemory
+from bnfold.formats.torch.operators import Meaning, Shapes, opaque, without_new_bias
+from bnfold.formats.torch.recording import Recording
+from bnfold.formats.torch.remains import Remains
+
+DECIDING = ("item", "is_nonzero", "equal", "allclose")
+"""The calls by which Python code reads values, to branch on them or to compute with them."""
+
+ROWS = operators.ROWS | movers.ROWS
+
+
+def meaning_of(call: Call, shapes: Shapes) -> Meaning:
+    """A call in the words of the graph view; what the tables do not know is opaque."""
+    row = ROWS.get(call.op.partition(".")[0])
+    return row(call, shapes) if row else opaque(call)
+
+
+class Translation:
+    """The recorded calls as nodes, in order."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.calls = recording.recorder.calls
+        self.nodes: list[Node] = []
+        self.owners: dict[int, str] = {}
+        self.remains: dict[int, Remains] = {}
+        self.seen: set[tuple[str | None, ...]] = set()
+        """The batch norms that ran, by the module or the tensors that make them up."""
+        self.positions = {id(call): position for position, call in enumerate(self.calls)}
+        self.meanings = {id(call): self._meaning(call) for call in self.calls}
+        self.runs = self._runs()
+        self.memory = SharedMemory(recording.recorder, self._normalised(), recording.outputs)
+
+    def add_calls(self) -> None:
+        """Every call becomes a node, and a run of arithmetic with constants becomes one."""
+        taken: set[int] = set()
+        for position, call in enumerate(self.calls):
+            if position in taken:
+                continue
+            run = self.runs.get(position)
+            if run is not None:
+                taken |= {self.positions[id(step.call)] for step in run.steps}
+                self.add_run(run)
+                continue
+            meaning = self.meanings[id(call)]
+            if meaning.kind is OpKind.BATCH_NORM:
+                self.add_batch_norm(call, meaning)
+            elif meaning.kind in LAYERS:
+                self.add_layer(call, meaning)
+            else:
+                self.add(call, meaning, call.module or call.op)
+
+    def _meaning(self, call: Call) -> Meaning:
+        """What a call is; what computes a weight is none of ours."""
+        if call.inputs and self.recording.lineage.derived.issuperset(call.inputs):
+            return opaque(call)
+        return meaning_of(call, self.recording.recorder.shapes)
+
+    def add(
+        self, call: Call, meaning: Meaning, label: str, outputs: tuple[str, ...] = (), lock: Lock | None = None
+    ) -> None:
+        """One more node of the view."""
+        index = len(self.nodes)
+        why = self.remains[index].why if index in self.remains else ""
+        outputs = outputs or call.outputs
+        node = Node(index, meaning.kind, call.op, label, meaning.inputs, outputs, meaning.traits, lock, why)
+        self.nodes.append(node)
+
+    def add_layer(self, call: Call, meaning: Meaning) -> None:
+        """A layer. One that code calls by hand, and not a module of torch's, gets no bias where it has none."""
+        owner = self.owner(call, meaning)
+        self.owners[len(self.nodes)] = owner
+        is_by_hand = call.module != owner or not is_known(self.recording.parts[owner])
+        if is_by_hand and isinstance(meaning.traits, LayerTraits):
+            meaning = without_new_bias(meaning)
+        self.add(call, meaning, owner or call.op, lock=self.layer_lock(call, meaning, owner))
+
+    def add_batch_norm(self, call: Call, meaning: Meaning) -> None:
+        """A batch norm; one that ran before stands for itself, and a further call is only in its way."""
+        owner = self.owner(call, meaning)
+        identity = (owner, *meaning.inputs[1:])
+        if identity in self.seen:
+            self.add(call, opaque(call), owner or call.op)
+            return
+        self.seen.add(identity)
+        self.owners[len(self.nodes)] = owner
+        remains = self.again(call, meaning, owner) or remaining.of_operator(self.recording, call, meaning, owner)
+        stored = [value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and is_stored(value)]
+        self.add_remains(call, meaning, self.label(call, owner, stored), remains, call.outputs)
+
+    def add_run(self, run: ArithmeticRun) -> None:
+        """A run of arithmetic. One that is no batch norm stays as it is."""
+        call, meaning = run.steps[0].call, run.meaning(self.recording)
+        outputs = (run.output,)
+        if meaning.kind is not OpKind.BATCH_NORM:
+            lock = Lock(Reason.NO_LINEAR_LAYER, "arithmetic that is no batch norm stays")
+            self.add(call, meaning, call.module or call.op, outputs, lock)
+            return
+        leaves = sorted(self.recording.lineage.leaves(run.computed))
+        identity = ("", *leaves)
+        if identity in self.seen:
+            self.add(call, Meaning(OpKind.OPAQUE, meaning.inputs), call.module or call.op, outputs)
+            return
+        self.seen.add(identity)
+        label = self.label(call, call.module, leaves)
+        self.owners[len(self.nodes)] = call.module
+        self.add_remains(call, meaning, label, remaining.of_run(self.recording, run), outputs)
+
+    def add_remains(
+        self, call: Call, meaning: Meaning, label: str, remains: Remains | Lock, outputs: tuple[str, ...]
+    ) -> None:
+        """A batch norm, and what it leaves behind, or why it may not fold."""
+        index, lock = len(self.nodes), remains if isinstance(remains, Lock) else None
+        if isinstance(remains, Remains):
+            self.remains[index] = remains
+            last = self.positions[id(self.maker(outputs[0], call))]
+            if remains.calls and self.memory.is_entangled(last):
+                lock = Lock(Reason.FAN_OUT, "its input or output is written in place while the other is still needed")
+        self.add(call, meaning, label, outputs, lock)
+
+    def label(self, call: Call, owner: str, stored: Iterable[str]) -> str:
+        """The module that is the batch norm; one in code that does more goes by the first of its own tensors."""
+        part = self.recording.parts[owner]
+        if isinstance(part, BatchNorm | torch.jit.ScriptModule) or is_frozen(part):
+            return owner or call.op
+        return next(iter(stored), owner or call.op)
+
+    def maker(self, value: str, first: Call) -> Call:
+        """The call, from ``first`` on, that makes ``value``."""
+        return next(call for call in self.calls[self.positions[id(first)] :] if value in call.outputs)
+
+    def owner(self, call: Call, meaning: Meaning) -> str:
+        """The path of the module that holds a layer's weight or a batch norm's statistics; else where it ran."""
+        held = [value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and is_stored(value)]
+        owners = self.recording.owners(held[0]) if held else []
+        return owners[0] if owners and call.module not in owners else call.module
+
+    def again(self, call: Call, meaning: Meaning, owner: str) -> Lock | None:
+        """Why a layer or a batch norm may not be touched that serves several places."""
+        identity = meaning.inputs[3] if meaning.kind is OpKind.BATCH_NORM else meaning.inputs[1]
+        users = self.recording.users[identity] if identity and is_stored(identity) else []
+        if len(users) > 1 and len({user.module for user in users}) == 1 and len({user.op for user in users}) == 1:
+            return Lock(Reason.RUNS_MORE_THAN_ONCE, f"{owner or call.op!r} runs {len(users)} times")
+        return None
+
+    def layer_lock(self, call: Call, meaning: Meaning, owner: str) -> Lock | None:
+        """Why a layer may not be rewritten: it serves several places, or runs the user's code."""
+        if not is_stored(meaning.inputs[1]):
+            return None  # its weight is not constant, which says more
+        part = self.recording.parts[owner]
+        is_its_own = call.module == owner or isinstance(part, torch.jit.ScriptModule)
+        return self.again(call, meaning, owner) or (
+            layer_lock(part, hooked=owner in self.recording.hooked) if is_its_own else None
+        )
+
+    def values(self) -> dict[str, Value]:
+        """The stored tensors, what is computed from them alone, and the numbers that the code names."""
+        values = {name: self.stored_value(name, tensor) for name, tensor in self.recording.tensors.items()}
+        for name, tensor in self.recording.recorder.known.items():
+            if self.recording.lineage.is_fixed(name) and tensor.is_floating_point():
+                origin = ", ".join(sorted(self.recording.lineage.leaves((name,))))
+                lock = Lock(Reason.WEIGHT_NOT_CONSTANT, f"it is computed from {origin}")
+                values[name] = Value(name, _constant(name, tensor), lock)
+        numbers = {value for run in self.runs.values() for value in run.constants if value.startswith(NUMBER)}
+        for name in numbers:
+            number = np.array(float(name.removeprefix(NUMBER)))
+            values[name] = Value(name, Constant(name, "float64", (), partial(np.copy, number)))
+        return values
+
+    def stored_value(self, name: str, tensor: torch.Tensor) -> Value:
+        """One stored tensor; one that serves more than one purpose may be read but not rewritten."""
+        if not _is_plain(tensor):
+            return Value(name)
+        if not self.recording.is_saved(name):
+            lock = Lock(Reason.WEIGHT_NOT_CONSTANT, "it is a buffer that no state_dict holds")
+            return Value(name, _constant(name, tensor), lock)
+        users = self.recording.users[name]
+        used = self.recording.further_uses(name, users if len(users) == 1 else ())
+        return Value(name, _constant(name, tensor), Lock(Reason.WEIGHT_SHARED, f"it {used}") if used else None)
+
+    def notes(self) -> tuple[str, ...]:
+        """Batch norms that the run never reached, and whether another run might take another path."""
+        ran = {*self.owners.values(), *(call.module for call in self.calls)}
+        silent = [
+            path for path, part in self.recording.parts.items() if isinstance(part, BatchNorm) and path not in ran
+        ]
+        notes: tuple[str, ...] = (
+            (f"never ran on the example inputs, and left alone: {', '.join(silent)}",) if silent else ()
+        )
+        derived = self.recording.lineage.derived
+        asking = [call for call in self.calls if call.op in DECIDING and not derived.issuperset(call.inputs)]
+        if asking:
+            places = ", ".join(dict.fromkeys(call.module or "the model itself" for call in asking))
+            notes += (f"the path may depend on the data ({places}); judged on the path that the example inputs took",)
+        return notes
+
+    def _runs(self) -> dict[int, ArithmeticRun]:
+        """The runs of arithmetic with constants, by the position of their first call."""
+        runs: dict[int, ArithmeticRun] = {}
+        taken: set[int] = set()
+        for position, call in enumerate(self.calls):
+            run = None if position in taken else run_from(self.recording, call)
+            if run is not None:
+                runs[position] = run
+                taken |= {self.positions[id(step.call)] for step in run.steps}
+        return runs
+
+    def _normalised(self) -> list[tuple[str, str]]:
+        """The value before and behind each batch norm."""
+        operators = [call for call in self.calls if self.meanings[id(call)].kind is OpKind.BATCH_NORM]
+        ends = [(call.value("input") or "", call.outputs[0]) for call in operators]
+        runs = [run for run in self.runs.values() if run.meaning(self.recording).kind is OpKind.BATCH_NORM]
+        return ends + [(run.data, run.output) for run in runs]
+
+
+def read(tensor: torch.Tensor) -> NDArray[Any]:
+    """The values of a stored tensor in NumPy; bfloat16 widened to float32."""
+    detached = tensor.detach().cpu()
+    return (detached.float() if detached.dtype is torch.bfloat16 else detached).numpy()
+
+
+def _constant(name: str, tensor: torch.Tensor) -> Constant:
+    return Constant(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), partial(read, tensor))
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is an ordinary array of real floats, not a sparse, quantised or wrapped one."""
+    is_wrapped = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    return tensor.is_floating_point() and tensor.layout is torch.strided and not (tensor.is_meta or is_wrapped)
