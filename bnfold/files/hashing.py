@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -147,16 +146,3 @@ class Beside(Generic[_Result]):
             self._results.append(self._work())
         except Exception as error:  # noqa: BLE001 - it is raised again where the result is asked for
             self._errors.append(error)
-
-
-def ahead(items: Iterable[_Result]) -> Iterator[_Result]:
-    """``items``, of which each is made beside the work on the one before it."""
-    iterator = iter(items)
-
-    def following() -> list[_Result]:
-        return list(islice(iterator, 1))
-
-    upcoming = Beside(following)
-    while found := upcoming.result():
-        upcoming = Beside(following)
-        yield found[0]

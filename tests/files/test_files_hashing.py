@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bnfold.errors import InputError
-from bnfold.files.hashing import Beside, HashingStream, ahead, file_record
+from bnfold.files.hashing import Beside, HashingStream, file_record
 from bnfold.records import ExternalRecord, FileRecord
 
 
@@ -52,18 +52,6 @@ def test_what_is_written_is_hashed(pieces: list[bytes | memoryview]) -> None:
     assert stream.record(Path("out.onnx"), "onnx") == FileRecord(
         path="out.onnx", format="onnx", sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
     )
-
-
-@pytest.mark.parametrize("items", [[], [1], [1, 2, 3]], ids=str)
-def test_what_is_made_ahead_comes_in_order(items: list[int]) -> None:
-    assert list(ahead(items)) == items
-
-
-def test_an_error_while_making_the_next_comes_after_the_items_before_it() -> None:
-    made = ahead(1 // item for item in (1, 0, 1))
-    assert next(made) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(made)
 
 
 def test_an_error_beside_the_work_is_raised_where_the_result_is_asked_for() -> None:

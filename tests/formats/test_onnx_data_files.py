@@ -239,7 +239,6 @@ def test_in_small_pieces_and_beside_one_another_the_same_is_written(
     monkeypatch.setattr(rounding, "PIECE_BYTES", 1000)
     monkeypatch.setattr(references, "PIECE_BYTES", 500)
     monkeypatch.setattr(references, "MAPPED_BYTES", 700)
-    monkeypatch.setattr(writing, "WORTH_A_THREAD_BYTES", 0)
     monkeypatch.setattr(hashing, "_WORTH_A_THREAD", 0)
     report = bnfold.convert(tmp_path / "model.onnx", tmp_path / "out.onnx", force=True)
     assert files(tmp_path) == whole

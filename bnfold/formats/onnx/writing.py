@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from onnx import GraphProto, ModelProto, TensorProto
 
 from bnfold.errors import InputError, UsageError
-from bnfold.files.hashing import ahead
 from bnfold.files.names import printable
 from bnfold.formats.onnx.references import Reference, drop_reference
 from bnfold.formats.onnx.tensors import NewTensor
@@ -35,9 +34,6 @@ APART_FROM_BYTES: Final = 1024
 
 PAGE_BYTES: Final = 4096
 """Where a tensor of a page or more begins in a data file: at a page, so that a runtime can map it (onnx.proto)."""
-
-WORTH_A_THREAD_BYTES: Final = 1 << 22
-"""Computing less than four pieces ahead gains nothing."""
 
 _SMALL_ALIGNMENT_BYTES: Final = 64
 
@@ -148,9 +144,8 @@ class _DataFile:
         position = 0
         for offset, tensor in self.places:
             stream.write(bytes(offset - position))
-            length = tensor.length or 0
-            _write_all(tensor.load(), length, stream)
-            position = offset + length
+            _write_all(tensor.load(), stream)
+            position = offset + (tensor.length or 0)
 
 
 def _data_name(target: Path) -> str:
@@ -193,10 +188,9 @@ def _write_model(
     stream.write(graph)
     for part in parts:
         stream.write(part.head)
-        _write_all(part.load(), part.length, stream)
+        _write_all(part.load(), stream)
 
 
-def _write_all(pieces: Pieces, length: int, stream: SupportsWrite[bytes | memoryview]) -> None:
-    """Write the bytes of one tensor; a large one's next piece is computed while one is written."""
-    for piece in ahead(pieces) if length >= WORTH_A_THREAD_BYTES else pieces:
+def _write_all(pieces: Pieces, stream: SupportsWrite[bytes | memoryview]) -> None:
+    for piece in pieces:
         stream.write(piece)
