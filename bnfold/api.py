@@ -154,7 +154,8 @@ def convert(
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     load = route.loader(opening, eps=eps, freeze=freeze)
     conversion = _conversion(load, route.path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
-    opening["trust_code"] = True  # to run what bnfold has made; the source is loaded already
+    if to == "pt2":
+        opening["trust_code"] = True  # to run the program that bnfold has made; the source is loaded already
     report = ConvertReport(**conversion.findings())
     _require(report, require_fold)
     if check:
