@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,13 +15,42 @@ from bnfold.check.population import STABLE_ERROR, Population
 from bnfold.core.graph import Node
 from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Fold, Keep, Plan, Verdict, channel_list
+from bnfold.files.hashing import file_hash
 from bnfold.formats.statistics import StoredStatistics
-from bnfold.records import BatchNormRecord, CalibratedRecord, Form, ReasonRecord
+from bnfold.records import (
+    BatchNormRecord,
+    CalibratedRecord,
+    ExternalRecord,
+    FileRecord,
+    Form,
+    ReasonRecord,
+    Report,
+)
+
+_Report = TypeVar("_Report", bound=Report)
 
 
 def batch_norm_records(plan: Plan) -> tuple[BatchNormRecord, ...]:
     """One record per batch norm, in graph order."""
     return tuple(_record(plan, verdict) for verdict in plan)
+
+
+def with_data_hashes(report: _Report) -> _Report:
+    """The report, with the hashes of all external data in it; each file is read once. Raises InputError."""
+    hashed: _Report = _with_hashes(report, {})
+    return hashed
+
+
+def _with_hashes(value: Any, known: dict[str, str]) -> Any:  # noqa: ANN401 - whatever a report holds
+    if isinstance(value, ExternalRecord):
+        if value.path not in known:
+            known[value.path] = file_hash(Path(value.path)).sha256
+        return replace(value, sha256=known[value.path])
+    if isinstance(value, tuple) and value and isinstance(value[0], FileRecord | ExternalRecord):
+        return tuple(_with_hashes(item, known) for item in value)
+    if isinstance(value, FileRecord | Report) and is_dataclass(value):
+        return replace(value, **{item.name: _with_hashes(getattr(value, item.name), known) for item in fields(value)})
+    return value
 
 
 def unmatched_globs(plan: Plan, only: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:

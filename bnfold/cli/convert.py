@@ -187,6 +187,7 @@ def _all_of_them(
             failure = error
             report = error.report if isinstance(error, BnfoldError) else None
         if report is not None:
+            report = presentation.completed(report)
             presentation.show_one_of_many(report, first=not reports)
             reports.append(report)
         if failure is not None:

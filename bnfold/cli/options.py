@@ -98,11 +98,16 @@ def plan_options(function: _Function) -> _Function:
 
 
 def report_options(function: Callable[..., int]) -> Callable[..., int]:
-    """``--format``, ``--report``, ``--quiet``, ``--verbose``, ``--debug``; the command gets a ``presentation``."""
+    """``--format``, ``--report``, ``--hash-data``, ``--quiet``, ``--verbose``, ``--debug``.
+
+    The command gets them, but for the last, as its ``presentation``.
+    """
 
     @functools.wraps(function)
-    def presenting(*, form: str, files: tuple[str, ...], quiet: bool, verbose: bool, **options: object) -> int:
-        return function(presentation=Presentation(form, files, quiet, verbose), **options)
+    def presenting(
+        *, form: str, files: tuple[str, ...], hash_data: bool, quiet: bool, verbose: bool, **options: object
+    ) -> int:
+        return function(presentation=Presentation(form, files, quiet, verbose, hash_data), **options)
 
     return _with_options(
         presenting,
@@ -115,6 +120,7 @@ def report_options(function: Callable[..., int]) -> Callable[..., int]:
             metavar="FILE",
             help="Besides: .json .md .txt .xml .html; repeatable.",
         ),
+        click.option("--hash-data", is_flag=True, help="Take the SHA-256 of external data too."),
         click.option("--quiet", is_flag=True, help="No progress and no warnings."),
         click.option("--verbose", is_flag=True, help="More columns, hashes, environment."),
         debug_option,

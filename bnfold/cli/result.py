@@ -35,6 +35,7 @@ class Presentation:
     files: tuple[str, ...]
     quiet: bool
     verbose: bool
+    hash_data: bool = False
 
     def check_files(self, models: Sequence[Path]) -> None:
         """Raise now, before any work, where a report could not be written or would replace a model."""
@@ -56,13 +57,21 @@ class Presentation:
     def report_of(self, work: Callable[[], _Report]) -> _Report:
         """Do the work and show its report; where an error carries one, show that and let the error go on."""
         try:
-            report = work()
+            report = self.completed(work())
         except BnfoldError as error:
             if error.report is not None:
-                self._show(error.report)
+                self._show(self.completed(error.report))
             raise
         self._show(report)
         return report
+
+    def completed(self, report: _Report) -> _Report:
+        """The report, with the hashes of external data if the user wants them."""
+        if not self.hash_data:
+            return report
+        from bnfold.reporting import with_data_hashes
+
+        return with_data_hashes(report)
 
     def show_one_of_many(self, report: Report, *, first: bool) -> None:
         """Print one of several reports; ``finish_many`` follows the last."""

@@ -32,10 +32,11 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class ExternalRecord:
-    """A file of external data that belongs to a model."""
+    """A file of external data that belongs to a model; its ``sha256`` is taken on request alone (``--hash-data``)."""
 
     path: str
     bytes: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

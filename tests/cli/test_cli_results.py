@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -200,6 +201,28 @@ def test_reports_are_written_in_the_form_of_their_suffix(api: Api, bnfold: Comma
     assert Path("r.xml").read_text(encoding="utf-8") == to_junit([sample.INSPECTION])
     assert Path("r.html").read_text(encoding="utf-8") == to_html([sample.INSPECTION])
     assert len(api.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "words", ["inspect m.onnx", "convert m.onnx", "convert m.onnx n.onnx", "verify a b", "bench a b"]
+)
+def test_external_data_is_hashed_on_request(api: Api, bnfold: CommandLine, words: str) -> None:
+    Path("models").mkdir()
+    Path("models/model.data").write_bytes(b"weights")
+    found = [bnfold(*words.split(), "--format", "json", *more).out for more in ([], ["--hash-data"])]
+    without, hashed = (json.loads(out)[0] if " n.onnx" in words else json.loads(out) for out in found)
+    assert without["source"]["external"][0]["sha256"] is None
+    assert hashed["source"]["external"][0]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    if hashed.get("verification"):
+        assert hashed["verification"]["source"] == hashed["source"]
+    assert api.calls
+
+
+def test_external_data_that_is_gone_cannot_be_hashed(api: Api, bnfold: CommandLine) -> None:
+    outcome = bnfold("inspect", "m.onnx", "--hash-data")
+    assert outcome.code == 3
+    assert "cannot read models/model.data" in outcome.err
+    assert len(api.calls) == 1
 
 
 def test_a_report_that_cannot_be_written_is_known_before_any_work(api: Api, bnfold: CommandLine) -> None:
