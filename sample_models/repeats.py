@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -12,6 +17,7 @@ from sample_models.figures import Curve
 from sample_models.jobs import Epoch, Job, Progress
 
 SEEDS = 5
+_THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -24,28 +30,60 @@ class Run:
 
 
 class _Heard:
-    """Keeps the epochs, and passes the steps on."""
+    """Keeps the epochs, and passes the steps on where there is somebody to tell."""
 
-    def __init__(self, listener: Progress) -> None:
+    def __init__(self, listener: Progress | None = None) -> None:
         self.epochs: list[Epoch] = []
-        self.step = listener.step
-        self.note = listener.note
+        self._listener = listener
+
+    def step(self, done: int, of: int) -> None:
+        if self._listener is not None:
+            self._listener.step(done, of)
 
     def epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
 
+    def note(self, text: str) -> None:
+        if self._listener is not None:
+            self._listener.note(text)
 
-def repeat(what: str, train: Callable[[Job], float], job: Job) -> tuple[Run, ...]:
-    """Train with five seeds from ``job.seed`` on; ``train`` returns the accuracy on the test images."""
+
+def repeat(what: str, train: Callable[[Job], float], job: Job, *, side_by_side: bool = False) -> tuple[Run, ...]:
+    """Train with five seeds from ``job.seed`` on; ``train`` returns the accuracy on the test images.
+
+    ``side_by_side``: on as many processes as there are cores, for trainings that take minutes; ``train`` goes there
+    by pickle.
+    """
+    listener = None if side_by_side else job.progress
+    jobs = [replace(job, seed=job.seed + offset, progress=_Heard(listener)) for offset in range(SEEDS)]
     runs = []
-    for seed in range(job.seed, job.seed + SEEDS):
-        heard = _Heard(job.progress)
-        start = time.process_time()
-        accuracy = train(replace(job, seed=seed, progress=heard))
-        run = Run(accuracy, tuple(heard.epochs), time.process_time() - start)
-        job.progress.note(f"{what}, seed {seed}: test accuracy {run.accuracy:.4f}, {run.cpu_seconds:.1f} s")
-        runs.append(run)
+    with _on_all_cores() if side_by_side else nullcontext() as pool:
+        for one, run in zip(jobs, (pool.map if pool else map)(partial(_run, train), jobs), strict=True):
+            job.progress.note(f"{what}, seed {one.seed}: test accuracy {run.accuracy:.4f}, {run.cpu_seconds:.1f} s")
+            runs.append(run)
     return tuple(runs)
+
+
+@contextmanager
+def _on_all_cores() -> Iterator[Executor]:
+    """A process a core, each of which computes with one thread: what libraries of arithmetic read when they start."""
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "1"
+    try:
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            yield pool
+    finally:
+        os.environ.pop(_THREADS)
+        os.environ |= {} if before is None else {_THREADS: before}
+
+
+def _run(train: Callable[[Job], float], job: Job) -> Run:
+    heard = job.progress
+    if not isinstance(heard, _Heard):
+        raise TypeError("a training of several tells what it does to who keeps its epochs")
+    start = time.process_time()
+    accuracy = train(job)
+    return Run(accuracy, tuple(heard.epochs), time.process_time() - start)
 
 
 def mean_accuracy(runs: Sequence[Run]) -> float:

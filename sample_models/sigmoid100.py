@@ -13,6 +13,7 @@ epochs of 500 here.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,7 +93,11 @@ def reproduce(trained: nn.Module, test: DataSet, job: Job) -> Figures:
 
 
 def _runs(what: str, make: Callable[[], nn.Sequential], test: DataSet, job: Job) -> tuple[Run, ...]:
-    return repeat(what, lambda one: accuracy(_trained(make, one), test.x, labels_of(test)), job)
+    return repeat(what, partial(_accuracy, make, test), job, side_by_side=True)
+
+
+def _accuracy(make: Callable[[], nn.Sequential], test: DataSet, job: Job) -> float:
+    return accuracy(_trained(make, job), test.x, labels_of(test))
 
 
 def _with_batch_statistics(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from training_listeners import Heard, Silent, noise
 
-from sample_models import NETWORKS, Network, dense32, fcnet
+from sample_models import NETWORKS, Network, dense32, fcnet, sigmoid100
 from sample_models.jobs import Job
 from sample_models.repeats import repeat
 
@@ -51,6 +53,17 @@ def test_repeats_have_a_seed_each_and_say_what_each_came_to() -> None:
     assert [run.accuracy for run in runs] == [0.3, 0.4, 0.5, 0.6, 0.7]
     assert [note.partition(",")[0] for note in heard.notes] == ["with BN"] * 5
     assert heard.notes[0].startswith("with BN, seed 3: test accuracy 0.3000, ")
+
+
+def test_trainings_side_by_side_come_to_the_same_as_one_after_the_other() -> None:
+    heard = Heard()
+    train = partial(sigmoid100._accuracy, sigmoid100.sigmoid100, noise(16))
+    job = Job(noise(5_010), heard, epochs=1)
+    apart = repeat("with BN", train, job, side_by_side=True)
+    before = repeat("with BN", train, job)
+    assert [run.accuracy for run in apart] == [run.accuracy for run in before]
+    assert [[epoch.number for epoch in run.epochs] for run in apart] == [[1]] * 5
+    assert [note.partition(":")[0] for note in heard.notes] == [f"with BN, seed {seed}" for seed in range(5)] * 2
 
 
 def test_bn_with_the_statistics_of_its_input_is_the_identity() -> None:
