@@ -126,9 +126,14 @@ def assert_scale_matters(original: ModelProto, gamma: str) -> None:
     """The output moves when the batch norm's γ does; otherwise a comparison says nothing about it."""
     changed = ModelProto()
     changed.CopyFrom(original)
-    for item in changed.graph.initializer:
-        if item.name == gamma:
-            item.CopyFrom(tensor(gamma, (numpy_helper.to_array(item) * 1.1).astype(numpy_helper.to_array(item).dtype)))
+    inside = [node for function in changed.functions for node in function.node if gamma in node.output]
+    found = [item for item in changed.graph.initializer if item.name == gamma] or [
+        node.attribute[0].t for node in inside
+    ]
+    assert found
+    for item in found:
+        values = numpy_helper.to_array(item)
+        item.CopyFrom(tensor(item.name, (values * 1.1).astype(values.dtype)))
     feeds = feeds_for(original)
     before, after = outputs_of(original, feeds), outputs_of(changed, feeds)
     assert any(not np.array_equal(before[name], after[name]) for name in before)

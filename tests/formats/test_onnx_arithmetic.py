@@ -139,6 +139,7 @@ def test_composed_and_folded_as_one(proto: ModelProto, expected: dict[str, str])
     assert found == expected
     assert [node.op_type for node in result.graph.node] == ["Conv"]
     assert_same_network(proto, result)
+    assert_scale_matters(proto, "g")
 
 
 THREE = parameters(3) | {name: weight(3, 1, 1, seed=seed) for name, seed in (("s", 2), ("t", 3))} | ONE
@@ -170,6 +171,7 @@ def test_a_batch_norm_beside_only_constants_becomes_part_of_them(proto: ModelPro
     assert "h" in found["n"]
     assert [node.op_type for node in result.graph.node if node.op_type not in {"Relu", "Neg"}] == operators
     assert_same_network(proto, result)
+    assert_scale_matters(proto, "g")
 
 
 def test_a_uniform_batch_norm_is_the_same_on_every_axis() -> None:

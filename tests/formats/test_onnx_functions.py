@@ -179,6 +179,7 @@ def test_folded_inside(proto: ModelProto, into: str) -> None:
     assert [function.name for function in result.functions] == [function.name for function in proto.functions]
     assert_same_network(proto, result)
     assert_agrees_in_the_reference(proto, result)
+    assert_scale_matters(proto, "g")
     read = {name for node in result.graph.node for name in node.input}
     assert {item.name for item in result.graph.initializer} <= read
     again = fold(result)
