@@ -19,20 +19,22 @@ from bnfold.runtime.session import NoKernelError, Session
 
 if TYPE_CHECKING:
     from bnfold.files.writing import Content
+    from bnfold.formats.onnx.model import OnnxModel
     from bnfold.formats.onnx.statistics import OnnxStatistics
     from bnfold.formats.torch.inputs import GivenInputs
     from bnfold.formats.torch.statistics import TorchStatistics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Models:
-    """The files of a comparison, and how to open those that are PyTorch's; ``onnx`` says which are not."""
+    """The files of a comparison, and how to open those that are PyTorch's.
+
+    ``onnx`` has the others, each read once with its large tensors left in the file; None stands for PyTorch's.
+    """
 
     paths: tuple[Path, ...]
-    onnx: tuple[bool, ...]
+    onnx: tuple[OnnxModel | None, ...]
     opening: Opening
-    external: tuple[tuple[Path, ...], ...] = ()
-    """The files of external data of each."""
 
     @classmethod
     def at(cls, paths: Sequence[Path], opening: Opening) -> Models:
@@ -40,17 +42,15 @@ class Models:
 
         UnsafeError where an ONNX model's external data lies outside its folder: the runtimes would read it.
         """
-        kinds = [require_model(path) is Kind.ONNX for path in paths]
-        external = tuple(map(_external_data, paths, kinds))
-        return cls(tuple(paths), tuple(kinds), opening, external)
+        return cls(tuple(paths), tuple(map(_onnx_model, paths)), opening)
 
     def records(self) -> tuple[FileRecord, ...]:
         """A record of each file, with the size of its external data."""
         trust_code = self.opening["trust_code"] and self.opening["factory"] is None
         formats = (format_of(path, trust_code=trust_code) for path in self.paths)
         return tuple(
-            file_record(path, name, external=external)
-            for path, name, external in zip(self.paths, formats, self.external, strict=True)
+            file_record(path, name, external=model.external if model else ())
+            for path, name, model in zip(self.paths, formats, self.onnx, strict=True)
         )
 
     def packages(self) -> tuple[str, ...]:
@@ -60,11 +60,7 @@ class Models:
 
     def metadata(self, key: str) -> str | None:
         """What the first model says of itself under ``key``; checkpoints say nothing."""
-        if not self.onnx[0]:
-            return None
-        from bnfold.formats.onnx.model import metadata_of
-
-        return metadata_of(self.paths[0]).get(key)
+        return self.onnx[0].metadata(key) if self.onnx[0] else None
 
     def as_written(self) -> list[Session]:
         """All models, run operator by operator; NoKernelError where onnxruntime lacks one."""
@@ -82,10 +78,10 @@ class Models:
         """These sessions, and between them in torch those of the others, with the same number of samples."""
         in_torch = iter(self.in_torch(is_batch_fixed=any(map(_is_fixed, in_onnx))))
         others = iter(in_onnx)
-        return [next(others if is_onnx else in_torch) for is_onnx in self.onnx]
+        return [next(others if model else in_torch) for model in self.onnx]
 
     def _paths(self, *, is_onnx: bool) -> list[Path]:
-        return [path for path, kind in zip(self.paths, self.onnx, strict=True) if kind is is_onnx]
+        return [path for path, model in zip(self.paths, self.onnx, strict=True) if (model is not None) is is_onnx]
 
     def as_deployed(self, threads: int | None = None) -> list[Session] | None:
         """All models as onnxruntime rewrites them by default; None where one is PyTorch's, or it lacks a kernel."""
@@ -100,10 +96,9 @@ class Models:
         """The ONNX models in onnxruntime; NoKernelError where it would end the process, too."""
         from bnfold.runtime import ort
 
-        paths = self._paths(is_onnx=True)
-        for path in paths:
-            _require_all_outputs(path)
-        return [ort.open_session(path, optimise=optimise, threads=threads) for path in paths]
+        for model in filter(None, self.onnx):
+            _require_all_outputs(model)
+        return [ort.open_session(path, optimise=optimise, threads=threads) for path in self._paths(is_onnx=True)]
 
     def in_torch(self, *, is_batch_fixed: bool = False) -> list[Session]:
         """The models that are PyTorch's in eager mode, on the example inputs of the first."""
@@ -131,10 +126,11 @@ class Models:
 
         What torch exports to ONNX has no names of the module's inside.
         """
-        if any(self.onnx) and not all(self.onnx):
+        in_onnx = [model for model in self.onnx if model]
+        if 0 < len(in_onnx) < len(self.onnx):
             yield []
             return
-        with _watched_onnx(*self.paths) if all(self.onnx) else self._watched_torch() as sessions:
+        with _watched_onnx(*in_onnx) if in_onnx else self._watched_torch() as sessions:
             yield sessions
 
     @contextmanager
@@ -185,30 +181,26 @@ class Models:
             yield
 
 
-def _require_all_outputs(path: Path) -> None:
-    from bnfold.formats.onnx.model import OnnxModel
-
-    for name in OnnxModel.load(path).lacking_outputs:
+def _require_all_outputs(model: OnnxModel) -> None:
+    for name in model.lacking_outputs:
         raise NoKernelError(
             f"onnxruntime crashes on the batch norm {name!r}, which leaves an output out",
             remedy="export the model for inference, so that its batch norms have one output",
         )
 
 
-def _external_data(path: Path, is_onnx: bool) -> tuple[Path, ...]:  # noqa: FBT001 - called by map
-    if not is_onnx:
-        return ()
+def _onnx_model(path: Path) -> OnnxModel | None:
+    if require_model(path) is not Kind.ONNX:
+        return None
     from bnfold.formats.onnx.model import OnnxModel
 
-    return OnnxModel.load(path).external
+    return OnnxModel.load(path)
 
 
 @contextmanager
-def _watched_onnx(*paths: Path) -> Iterator[list[Session]]:
-    from bnfold.formats.onnx.model import OnnxModel
+def _watched_onnx(*models: OnnxModel) -> Iterator[list[Session]]:
     from bnfold.formats.onnx.watching import comparable_values, watched_files
 
-    models = [OnnxModel.load(path) for path in paths]
     values = [] if any(model.lacking_outputs for model in models) else comparable_values(*models)
     with ExitStack() as stack:
         yield [stack.enter_context(_onnx_session(partial(watched_files, model, values))) for model in models if values]

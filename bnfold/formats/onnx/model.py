@@ -107,6 +107,10 @@ class OnnxModel:
         """The protobuf was edited: these are the values, by name, of initializers that have none yet."""
         self._new, self._is_changed = new, True
 
+    def metadata(self, key: str) -> str | None:
+        """What the model says of itself under ``key``."""
+        return {item.key: item.value for item in self.proto.metadata_props}.get(key)
+
     def describe(self, properties: dict[str, str]) -> None:
         """Add entries to the model's metadata, replacing those of the same name."""
         for key, value in properties.items():
@@ -137,8 +141,3 @@ def _copies(source: Path, external: Iterable[Path], target: Path) -> dict[Path, 
         raise UsageError(f"{target} is the name of the model's external data", remedy="choose another output")
     contents = {path: copy_of(file) for path, file in beside.items() if not same_file(path, file)}
     return contents | {target: copy_of(source)}
-
-
-def metadata_of(path: Path) -> dict[str, str]:
-    """The metadata entries of an ONNX file."""
-    return {item.key: item.value for item in OnnxModel.load(path).proto.metadata_props}

@@ -64,7 +64,7 @@ class OnnxStatistics:
 
     def metadata(self, key: str) -> str | None:
         """See ``StatisticsOfModel``."""
-        return next((item.value for item in self.model.proto.metadata_props if item.key == key), None)
+        return self.model.metadata(key)
 
     def depths(self, chosen: Collection[int]) -> dict[int, int]:
         """See ``StatisticsOfModel``."""
