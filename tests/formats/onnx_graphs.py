@@ -122,6 +122,13 @@ def assert_same_network(original: ModelProto, folded: ModelProto, tolerance: flo
         assert np.abs(before.astype(np.float64) - after.astype(np.float64)).max(initial=0) <= tolerance * scale
 
 
+def assert_left_alone(proto: ModelProto, slug: str) -> None:
+    """Its one batch norm stays, for that reason, and nothing else changes either."""
+    result = fold(proto)
+    assert list(verdicts(result.plan).values()) == [slug]
+    assert result.model == proto
+
+
 def assert_scale_matters(original: ModelProto, gamma: str) -> None:
     """The output moves when the batch norm's γ does; otherwise a comparison says nothing about it."""
     changed = ModelProto()
