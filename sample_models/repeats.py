@@ -55,10 +55,11 @@ def repeat(what: str, train: Callable[[Job], float], job: Job, *, side_by_side: 
     by pickle.
     """
     listener = None if side_by_side else job.progress
-    jobs = [replace(job, seed=job.seed + offset, progress=_Heard(listener)) for offset in range(SEEDS)]
+    heard = [_Heard(listener) for _ in range(SEEDS)]
+    jobs = [replace(job, seed=job.seed + offset, progress=each) for offset, each in enumerate(heard)]
     runs = []
     with _on_all_cores() if side_by_side else nullcontext() as pool:
-        for one, run in zip(jobs, (pool.map if pool else map)(partial(_run, train), jobs), strict=True):
+        for one, run in zip(jobs, (pool.map if pool else map)(partial(_run, train), jobs, heard), strict=True):
             job.progress.note(f"{what}, seed {one.seed}: test accuracy {run.accuracy:.4f}, {run.cpu_seconds:.1f} s")
             runs.append(run)
     return tuple(runs)
@@ -77,10 +78,8 @@ def _on_all_cores() -> Iterator[Executor]:
         os.environ |= {} if before is None else {_THREADS: before}
 
 
-def _run(train: Callable[[Job], float], job: Job) -> Run:
-    heard = job.progress
-    if not isinstance(heard, _Heard):
-        raise TypeError("a training of several tells what it does to who keeps its epochs")
+def _run(train: Callable[[Job], float], job: Job, heard: _Heard) -> Run:
+    """One training, which tells ``heard`` what it does."""
     start = time.process_time()
     accuracy = train(job)
     return Run(accuracy, tuple(heard.epochs), time.process_time() - start)

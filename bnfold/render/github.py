@@ -5,6 +5,7 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from bnfold.files.names import printable
@@ -22,7 +23,7 @@ def to_github(report: Report) -> str:
     """One notice that sums up, a warning for each batch norm that stays, an error for each check that failed."""
     checks = checks_of(report)
     lines = [
-        _command("notice", _summary(report)),
+        _command("notice", _summary(report, checks)),
         *_commands("error", [_line(check) for check in checks if check.outcome == "failed"]),
         *_commands(
             "warning", [*(_line(check) for check in checks if check.outcome == "skipped"), *warnings_of(report)]
@@ -31,14 +32,14 @@ def to_github(report: Report) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _summary(report: Report) -> str:
+def _summary(report: Report, checks: Sequence[Check]) -> str:
     if isinstance(report, PlanReport):
         return f"{report.source.path}: {summary(report)}"
     if isinstance(report, VerifyReport):
         return f"{report.source.path} and {report.output.path}: {'PASS' if report.passed else 'FAIL'}"
     if isinstance(report, BenchReport):
         names = ", ".join(file.path for file in (report.source, *report.outputs))
-        return f"timed {names}: " + "; ".join(f"{check.name}: {check.text}" for check in checks_of(report))
+        return f"timed {names}: " + "; ".join(f"{check.name}: {check.text}" for check in checks)
     if isinstance(report, CalibrateReport):
         return f"{report.source.path if report.source else 'a model in memory'}: {calibrated(report)}"
     raise TypeError(f"no annotations for {type(report).__name__}")
