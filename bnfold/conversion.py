@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold import __version__
 from bnfold.core.verdict import Plan
+from bnfold.files.beside import Beside
 from bnfold.files.folders import copy_folder
-from bnfold.files.hashing import Beside, file_hash, file_record, put, write_hashed
+from bnfold.files.hashing import file_hash, file_record, put, write_hashed
 from bnfold.files.writing import Content, check_target, copy_of, same_file
 from bnfold.formats.opening import OWN_TARGETS, can_run, converted, keeps_architecture
 from bnfold.planner import plan

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from bnfold.errors import OutputError
+from bnfold.files.flushing import open_flushing
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -130,7 +131,7 @@ def _stage(path: Path, target: Path, data: Content, cleaning: ExitStack) -> Path
     temporary = target.with_name(f".bnfold-{secrets.token_hex(8)}.tmp")
     cleaning.callback(temporary.unlink, missing_ok=True)
     try:
-        with temporary.open("xb") as stream:
+        with open_flushing(temporary) as stream:
             if target.exists():
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             if isinstance(data, bytes):

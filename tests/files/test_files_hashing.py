@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bnfold.errors import InputError
-from bnfold.files.hashing import Beside, HashingStream, file_record
+from bnfold.files.beside import Beside
+from bnfold.files.hashing import HashingStream, file_record
 from bnfold.records import ExternalRecord, FileRecord
 
 
