@@ -99,6 +99,8 @@ class Constants:
 
     def _add_node(self, scope: Scope, node: NodeProto) -> None:
         """A Constant node's tensor, or a node that may turn out to be computable."""
+        if node.op_type != "Constant" and node.op_type not in COMPUTABLE:
+            return
         if node.domain not in ONNX_DOMAINS or not node.output or node.op_type in self._shadowed:
             return
         if not has_attributes_of_its_types(node, self._opset):
@@ -106,7 +108,7 @@ class Constants:
         value_id = scope.id(node.output[0])
         if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
             self._add_tensor(value_id, tensor)
-        elif node.op_type in COMPUTABLE:
+        elif node.op_type != "Constant":
             self._makers[value_id] = (scope, node)
 
     def _add_tensor(self, value_id: str, tensor: TensorProto) -> None:
