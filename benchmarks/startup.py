@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
-import time
+
+from convert import run
 
 RUNS = 40
 IMPORT_CLICK = [sys.executable, "-c", "import click"]
 HELP = [sys.executable, "-m", "bnfold", "--help"]
 
 
-def seconds(command: list[str]) -> float:
-    """The wall time of one run."""
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - commands of our own
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """Print both medians and their ratio."""
-    pairs = [(seconds(IMPORT_CLICK), seconds(HELP)) for _ in range(RUNS)]
+    pairs = [(run(IMPORT_CLICK).seconds, run(HELP).seconds) for _ in range(RUNS + 1)][1:]  # the first warms up
     click_ms, help_ms = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
     ratio = statistics.median(help_seconds / click_seconds for click_seconds, help_seconds in pairs)
     print(f"import click    {click_ms:7.1f} ms")

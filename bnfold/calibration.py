@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfold import __version__
+from bnfold.calibrated import calibrated_record
 from bnfold.check.environment import environment
 from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.data import DataSet, from_arrays, load
@@ -26,7 +27,6 @@ from bnfold.files.suffixes import require_fitting_name
 from bnfold.files.writing import check_target, copy_of
 from bnfold.formats.opening import open_model, open_statistics, wrap_model
 from bnfold.records import CalibrateReport, FileRecord, InputSpec
-from bnfold.reporting import calibrated_record
 from bnfold.runtime.session import Array
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ FLOORS = (
     ("api", "render"),
     ("comparison", "conversion", "calibration", "route"),
     ("estimation",),
-    ("reporting", "sessions"),
+    ("calibrated", "reporting", "sessions"),
     ("planner", "check"),
     ("rules", "formats", "runtime", "data"),
     ("core", "files"),

@@ -10,14 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bnfold.core.rounding import F64Array
 from bnfold.runtime.session import Array
 
 STABLE_ERROR = 0.1
 """A variance with a relative standard error up to this is stable: 10 %, which is 5 % of the standard deviation."""
-
-F64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
