@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
+from bnfold.cli.blas import one_blas_thread
 from bnfold.cli.failures import Debugging, say
 from bnfold.cli.options import PlanOptions, plan_options, report_options
 from bnfold.cli.result import Presentation
@@ -105,7 +106,8 @@ def command(
 
     Several MODELs: all are converted, whatever happens to one, and the worst exit code is returned.
     """
-    from bnfold import api
+    with one_blas_thread():
+        from bnfold import api
     from bnfold.files.writing import create_folder
 
     if "auto" in options["pairs"]:

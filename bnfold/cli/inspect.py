@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from bnfold.cli.blas import one_blas_thread
 from bnfold.cli.options import PlanOptions, plan_options, report_options
 from bnfold.cli.result import Presentation
 
@@ -30,7 +31,8 @@ def command(*, model: Path, presentation: Presentation, **options: Unpack[PlanOp
 
     Nothing is written. `bnfold explain CODE` says more about a reason.
     """
-    from bnfold import api
+    with one_blas_thread():
+        from bnfold import api
 
     presentation.check_files([model])
 
