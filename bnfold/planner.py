@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from bnfold.core.affine import Affine
@@ -13,6 +13,7 @@ from bnfold.errors import UsageError
 from bnfold.rules import BESIDE, NEIGHBOURS, STAGES, Rule
 from bnfold.rules.batch_norm import affine_of
 from bnfold.rules.parallel_layers import join_layers
+from bnfold.rules.rows import Row, rows_of
 
 
 def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (), merge_parallel: bool = False) -> Plan:
@@ -23,8 +24,8 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (),
     UsageError where the view's front end cannot.
 
     Folds are found in rounds: within a round they touch different nodes, and the next round sees the graph without
-    what the last one removed. A model whose batch norms do not stand in each other's way takes two rounds, so that
-    the work grows with the model and not with its square.
+    what the last one removed. A model whose batch norms do not stand in each other's way takes two rounds, and those
+    that stand directly behind one another fold together, so that the work grows with the model and not with its square.
     """
     if merge_parallel and view.sums is not Sums.JOIN_LAYERS:
         raise UsageError(
@@ -59,36 +60,47 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (),
 
 def _round(view: GraphView, verdicts: dict[int, Verdict]) -> Sequence[Change]:
     """The folds of the first stage that finds any; what stays as far as this view shows goes into ``verdicts``."""
-    pending = [bn for bn in view.affine_nodes if not _is_settled(verdicts.get(bn.index))]
-    affines = {bn.index: _affine_or_keep(view, bn) for bn in pending}
+    singles: list[Row] = []
+    for bn in view.affine_nodes:
+        if _is_settled(verdicts.get(bn.index)):
+            continue
+        try:
+            singles.append(Row((bn,), (affine_of(view, bn),)))
+        except Miss as miss:
+            verdicts[bn.index] = Keep(bn, miss.reason, miss.node, miss.detail)
+    rows = rows_of(view, singles)
     for rules in STAGES:
         folds: list[Fold] = []
         touched: set[int] = set()
-        for bn in pending:
-            verdict = _judge(view, bn, affines[bn.index], rules)
+        for part, verdict in _judged(view, rows if rules is NEIGHBOURS else singles, rules):
             if isinstance(verdict, Keep):
-                if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(verdict, verdicts.get(bn.index))):
-                    verdicts[bn.index] = verdict
-            elif touched.isdisjoint(verdict.touched):
-                touched |= verdict.touched
-                folds.append(verdict)
+                if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(verdict, verdicts.get(verdict.bn.index))):
+                    verdicts[verdict.bn.index] = verdict
+                continue
+            found = part.each(verdict)
+            reach = frozenset[int]().union(*(fold.touched for fold in found))
+            if touched.isdisjoint(reach):
+                touched |= reach
+                folds += found
         if folds:
             return folds
     return []
 
 
-def _affine_or_keep(view: GraphView, bn: Node) -> Affine | Keep:
-    """The affine map of ``bn``, or why it is none."""
-    try:
-        return affine_of(view, bn)
-    except Miss as miss:
-        return Keep(bn, miss.reason, miss.node, miss.detail)
+def _judged(view: GraphView, rows: Iterable[Row], rules: Sequence[Rule]) -> Iterator[tuple[Row, Verdict]]:
+    """The verdict on each row as a whole, or on its parts: halves, until they fold or are single nodes."""
+    pending = list(rows)[::-1]
+    while pending:
+        row = pending.pop()
+        verdict = _judge(view, row.node, row.affine, rules)
+        if isinstance(verdict, Keep) and len(row.nodes) > 1:
+            pending += row.halves[::-1]
+        else:
+            yield row, verdict
 
 
-def _judge(view: GraphView, bn: Node, affine: Affine | Keep, rules: Sequence[Rule]) -> Verdict:
+def _judge(view: GraphView, bn: Node, affine: Affine, rules: Sequence[Rule]) -> Verdict:
     """The first rule that folds ``bn``, or the miss of the rule that got furthest."""
-    if isinstance(affine, Keep):
-        return affine
     misses = []
     for rule in rules:
         try:

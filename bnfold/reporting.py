@@ -70,7 +70,7 @@ def _folded(plan: Plan, fold: Fold) -> BatchNormRecord:
         _form(fold.bn),
         "folded",
         rule=fold.rule,
-        into=tuple(dict.fromkeys(plan.ends_in(node).label for node in fold.into)),
+        into=tuple(dict.fromkeys(node.label for node in plan.ends_of(fold))),
         scale_range=fold.affine.scale_range,
         warnings=fold.warnings,
     )

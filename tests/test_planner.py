@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from small_views import constant, locked, view
 
 from bnfold.core.graph import GraphView, Lock, Value
-from bnfold.core.kernel import Step
 from bnfold.core.reason import Reason
 from bnfold.core.traits import BatchNormTraits, LayerTraits
 from bnfold.core.verdict import Fold, Keep
@@ -199,14 +198,6 @@ def test_folded_into(graph: GraphView, into: dict[str, list[str]]) -> None:
         if isinstance(verdict, Fold)
     } == into
     assert len(verdicts) == len(into)
-
-
-def test_a_chain_is_one_edit_with_its_steps_in_order() -> None:
-    decided = plan(view("x conv bn1 bn2 out", bn1_gamma=[2.0] * 3, bn2_gamma=[3.0] * 3))
-    (edit,) = decided.edits
-    assert edit.node.label == "conv"
-    scales = [fold.affine.scale[0] for fold in decided.folds]
-    assert [step.affine.scale[0] for step in edit.steps if isinstance(step, Step)] == scales
 
 
 def test_a_chain_overflows_together_though_each_alone_would_fit() -> None:

@@ -186,16 +186,26 @@ class Plan:
         """How many layers another one beside them took in."""
         return sum(node.kind in LAYERS for joined in self.joined for node in joined.removed)
 
-    def ends_in(self, layer: Node) -> Node:
-        """The layer that does the work of ``layer``: itself, or the one that it was joined with."""
-        while layer.index in self._hosts:
-            layer = self._hosts[layer.index]
-        return layer
+    def ends_of(self, fold: Fold) -> tuple[Node, ...]:
+        """The nodes that do the work of a fold once everything is done: what swallowed it may itself be no more."""
+        ends: dict[int, Node] = {}
+        seen: set[int] = set()
+        pending = list(fold.into[::-1])
+        while pending:
+            node = pending.pop()
+            heirs = self._heirs.get(node.index)
+            if heirs is None:
+                ends[node.index] = node
+            elif node.index not in seen:
+                seen.add(node.index)
+                pending += heirs[::-1]
+        return tuple(ends.values())
 
     @cached_property
-    def _hosts(self) -> dict[int, Node]:
-        """By index of a layer that is no more: the one that it was joined with."""
-        return {node.index: joined.edit.node for joined in self.joined for node in joined.removed}
+    def _heirs(self) -> dict[int, tuple[Node, ...]]:
+        """By index of a node that is no more: those that it was folded into, or joined with."""
+        folded = {fold.bn.index: fold.into for fold in self.removals}
+        return folded | {node.index: (joined.edit.node,) for joined in self.joined for node in joined.removed}
 
     @property
     def keeps(self) -> tuple[Keep, ...]:

@@ -11,6 +11,7 @@ from onnx_graphs import (
     assert_left_alone,
     assert_same_network,
     assert_scale_matters,
+    bn,
     case,
     folded,
     model,
@@ -376,6 +377,24 @@ def test_a_chain_of_batch_norms_leaves_one_conv() -> None:
     assert found == {"n": "c", "y": "c"}
     assert [node.op_type for node in result.graph.node] == ["Conv"]
     assert_same_network(proto, result)
+
+
+@pytest.mark.parametrize("layer", ["before", "behind"])
+def test_a_row_of_batch_norms_and_arithmetic_leaves_one_conv(layer: str) -> None:
+    links = [bn("{}", "1"), "Mul({}, two)", bn("{}", "2"), bn("{}", "3"), "Sub(two, {})", bn("{}", "4"), bn("{}", "5")]
+    row = "".join(f"r{number} = {link.format(f'r{number - 1}')} " for number, link in enumerate(links, start=1))
+    body = f"r0 = Conv(x, w, k) {row} y = Relu(r7)" if layer == "before" else f"r0 = Relu(x) {row} y = Conv(r7, w, k)"
+    channels = 4 if layer == "before" else 3
+    tensors = {"w": weight(4, 3, 3, 3), "k": weight(4), "two": np.full(1, 2, np.float32)}
+    for suffix in "12345":
+        tensors |= parameters(channels, suffix, seed=int(suffix))
+    proto = model(body, tensors)
+    result, found = folded(proto)
+    assert list(found.values()) == ["r0" if layer == "before" else "y"] * 5
+    assert sorted(node.op_type for node in result.graph.node) == ["Conv", "Relu"]
+    assert_same_network(proto, result)
+    for suffix in "12345":
+        assert_scale_matters(proto, f"g{suffix}")
 
 
 def test_matmuls_get_an_add_each_in_the_right_place() -> None:

@@ -210,7 +210,7 @@ def test_a_layer_whose_batch_norm_went_into_it_is_named_by_where_it_ends() -> No
     text = "x relu conv2 bn2 add out; relu conv add"
     graph = block(text, {"conv2": moves(1, 0)}, conv2_weight=POINT)
     found = plan(graph)
-    assert [found.ends_in(node).label for fold in found.folds for node in fold.into] == ["conv"]
+    assert [node.label for fold in found.folds for node in found.ends_of(fold)] == ["conv"]
 
 
 def test_without_a_batch_norm_layers_stay_beside_one_another_unless_asked() -> None:

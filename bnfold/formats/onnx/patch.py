@@ -48,11 +48,15 @@ class Patch:
         self._inserted.append((scope.graph, position, node))
         self.producers |= {scope.id(name): node for name in node.output}
         for name in node.input:
-            self._readers[scope.id(name)].append(node)
+            self._readers[scope.id(name)][id(node)] = node
 
     def remove(self, scope: Scope, positions: Iterable[int], parameters: Iterable[str]) -> None:
         """Take the nodes at ``positions`` out; their ``parameters`` go too, unless somebody else reads them."""
-        self._removed += [(scope.graph, position) for position in positions]
+        for position in positions:
+            node = scope.graph.node[position]
+            self._removed.append((scope.graph, position))
+            for name in node.input:
+                self._readers[scope.id(name)].pop(id(node), None)
         self.orphan(scope, parameters)
 
     def forget(self, scope: Scope, name: str) -> None:
@@ -72,9 +76,10 @@ class Patch:
 
     def read_instead(self, scope: Scope, old: str, new: str) -> None:
         """Whoever reads ``old`` reads ``new``; ``old`` is no more."""
-        for reader in self._readers.pop(scope.id(old), ()):
+        readers = self._readers.pop(scope.id(old), {})
+        for reader in readers.values():
             _rename_input(reader, old, new)
-            self._readers[scope.id(new)].append(reader)
+        self._readers[scope.id(new)] |= readers
         self._vanished[scope.prefix].add(old)
 
     def finish(self) -> None:
@@ -151,13 +156,13 @@ def _arguments(scope: Scope, name: str) -> list[tuple[Scope, str]]:
     return [(call.scope, call.node.input[position]) for call in scope.calls if position < len(call.node.input)]
 
 
-def _readers(scopes: list[Scope]) -> defaultdict[str, list[NodeProto]]:
-    """The nodes that read each value in its own graph."""
-    readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+def _readers(scopes: list[Scope]) -> defaultdict[str, dict[int, NodeProto]]:
+    """The nodes that read each value in its own graph, by their ``id``: finding one among many takes no search."""
+    readers: defaultdict[str, dict[int, NodeProto]] = defaultdict(dict)
     for scope in scopes:
         for node in scope.graph.node:
             for name in node.input:
-                readers[scope.id(name)].append(node)
+                readers[scope.id(name)][id(node)] = node
     return readers
 
 
