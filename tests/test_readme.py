@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from sample_models import NETWORKS
+from sample_models.files import prepare, write
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,16 +44,30 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize("session", SESSIONS, ids=["onnx", "checkpoint"])
+@pytest.mark.parametrize("session", SESSIONS[:2], ids=["onnx", "checkpoint"])
 def test_a_session_is_what_the_commands_print(session: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
     for command, printed in commands(session):
         assert masked(run(command, tmp_path)) == masked(printed), command
 
 
+@pytest.mark.mnist
+def test_the_session_of_tinycnn_is_what_the_commands_print_for_it_untrained(tmp_path: Path) -> None:
+    tinycnn = next(network for network in NETWORKS if network.name == "tinycnn")
+    torch.manual_seed(0)
+    module = tinycnn.build()
+    module.get_buffer("mean").fill_(0.13)
+    module(torch.rand(8, 1, 28, 28))  # in training mode, which gives the batch norms statistics
+    prepare(tinycnn, tmp_path / "out")
+    write(tinycnn, module.eval(), tmp_path / "out")
+
+    convert, verify = commands(SESSIONS[2])
+    for (command, printed), fewer in ((convert, ""), (verify, " --samples 500")):
+        assert masked(run(command + fewer, tmp_path)) == masked(printed), command
+
+
 def test_the_sessions_are_found() -> None:
-    assert len(SESSIONS) == 2
-    assert sum(len(commands(session)) for session in SESSIONS) == 4
+    assert [len(commands(session)) for session in SESSIONS] == [3, 1, 2]
 
 
 def test_the_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
