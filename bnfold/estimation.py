@@ -19,7 +19,8 @@ from bnfold.data import DataSet
 from bnfold.errors import InputError, UsageError
 from bnfold.records import CalibrationAccuracy, DataRecord
 from bnfold.runtime.session import Session
-from bnfold.sessions import described_sizes, running, tapping
+from bnfold.sessions import described_sizes
+from bnfold.unsaved import running, tapping
 
 if TYPE_CHECKING:
     from bnfold.formats.onnx.statistics import OnnxStatistics

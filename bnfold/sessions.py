@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
-from bnfold.files.hashing import file_record, put
+from bnfold.files.hashing import file_record
 from bnfold.files.recognise import Kind, require_model
 from bnfold.formats.opening import KEYED, Opening, format_of
 from bnfold.records import FileRecord, InputSpec
 from bnfold.runtime.session import NoKernelError, Session
+from bnfold.unsaved import onnx_session
 
 if TYPE_CHECKING:
-    from bnfold.files.writing import Content
     from bnfold.formats.onnx.model import OnnxModel
-    from bnfold.formats.onnx.statistics import OnnxStatistics
     from bnfold.formats.torch.inputs import GivenInputs
-    from bnfold.formats.torch.statistics import TorchStatistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,51 +200,7 @@ def _watched_onnx(*models: OnnxModel) -> Iterator[list[Session]]:
 
     values = [] if any(model.lacking_outputs for model in models) else comparable_values(*models)
     with ExitStack() as stack:
-        yield [stack.enter_context(_onnx_session(partial(watched_files, model, values))) for model in models if values]
-
-
-@contextmanager
-def running(statistics: OnnxStatistics | TorchStatistics) -> Iterator[Session]:
-    """A model that is being calibrated, as it is now, run operator by operator."""
-    if statistics.format == "onnx":
-        with _onnx_session(statistics.files) as session:
-            yield session
-        return
-    from bnfold.runtime import torch_eager
-
-    yield torch_eager.open_session(statistics.model.module, statistics.inputs)
-
-
-@contextmanager
-def tapping(statistics: OnnxStatistics | TorchStatistics, chosen: Collection[int]) -> Iterator[Session]:
-    """A session whose outputs are what goes into the ``chosen`` batch norms, by tap; nothing runs that lies behind."""
-    if statistics.format == "onnx":
-        with _onnx_session(partial(statistics.tapped_files, chosen)) as session:
-            yield session
-        return
-    from bnfold.runtime import torch_eager
-
-    yield torch_eager.open_session(statistics.tapped(chosen), statistics.inputs)
-
-
-@contextmanager
-def _onnx_session(files: Callable[[Path], Mapping[Path, Content]]) -> Iterator[Session]:
-    """A model in onnxruntime, optimisations off, or in onnx's reference where that lacks a kernel.
-
-    It goes through a temporary file, since protobuf cannot hand a large model over in memory.
-    """
-    from bnfold.runtime import onnx_reference, ort
-
-    with TemporaryDirectory(prefix="bnfold-") as folder:
-        path = Path(folder) / "model.onnx"
-        for file, content in files(path).items():
-            with file.open("wb") as stream:
-                put(content, stream)
-        try:
-            session: Session = ort.open_session(path, optimise=False)
-        except NoKernelError:
-            session = onnx_reference.open_session(path)
-        yield session
+        yield [stack.enter_context(onnx_session(partial(watched_files, model, values))) for model in models if values]
 
 
 def described_sizes(inputs: GivenInputs) -> tuple[InputSpec, ...]:

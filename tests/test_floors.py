@@ -20,7 +20,7 @@ FLOORS = (
     ("comparison", "conversion", "calibration", "route"),
     ("estimation",),
     ("calibrated", "reporting", "sessions"),
-    ("planner", "check"),
+    ("planner", "check", "unsaved"),
     ("rules", "formats", "runtime", "data"),
     ("core", "files"),
     ("errors", "records"),
