@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 
 PIECE_BYTES: Final = 1 << 20
 """Small enough for the second level of a processor's cache, and for malloc to give the same pages again."""
+
+BUFFERED_ELEMENTS: Final = 2048
+"""NumPy widens, multiplies and rounds so many at a time. With its own 8,192, in float64, they leave the first level of
+a processor's cache in between, and all of it takes nearly twice as long."""
 
 F64Array = NDArray[np.float64]
 
@@ -43,9 +48,18 @@ def rounded_product(values: NDArray[Any], factor: F64Array, dtype: str) -> NDArr
     if dtype == "bfloat16":
         return bfloat16_bits(np.multiply(values, factor, dtype=np.float64))
     result: NDArray[Any] = np.empty_like(values, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), _small_buffers():
         np.multiply(values, factor, out=result, dtype=np.float64, casting="same_kind")
     return result
+
+
+@contextmanager
+def _small_buffers() -> Iterator[None]:
+    before = np.setbufsize(BUFFERED_ELEMENTS)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
 
 
 def rounded_pieces(values: NDArray[Any], factor: F64Array, dtype: str) -> Iterator[NDArray[Any]]:

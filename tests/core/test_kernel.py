@@ -244,6 +244,18 @@ def test_a_value_beyond_the_dtype_is_noticed(dtype: str) -> None:
     assert not conv_that_takes(weight, bias, dtype, Affine(np.array([1.0, 8.0]), np.zeros(2)))
 
 
+@pytest.mark.parametrize("value", [3e38, -3e38], ids=["positive", "negative"])
+@pytest.mark.parametrize("channel", range(5))
+def test_a_value_beyond_the_dtype_is_noticed_wherever_it_lies_in_a_large_weight(
+    monkeypatch: pytest.MonkeyPatch, channel: int, value: float
+) -> None:
+    monkeypatch.setattr("bnfold.core.kernel.PIECE_BYTES", 8)
+    weight = np.ones((5, 1, 1, 1), np.float32)
+    weight[channel] = value
+    assert conv_that_takes(weight, np.zeros(5, np.float32), "float32", Affine(np.ones(5), np.zeros(5)))
+    assert not conv_that_takes(weight, np.zeros(5, np.float32), "float32", Affine(np.full(5, 2.0), np.zeros(5)))
+
+
 def test_a_bias_beyond_the_dtype_is_noticed() -> None:
     weight, bias = np.ones((2, 1, 1, 1), np.float16), np.zeros(2, np.float16)
     assert not conv_that_takes(weight, bias, "float16", Affine(np.ones(2), np.array([0.0, 7e4])))
