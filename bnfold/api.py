@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from bnfold import acceptance
 from bnfold.conversion import Conversion
-from bnfold.errors import CheckFailedError, InputError, RequirementError
-from bnfold.files.comparing import ComparingStream
-from bnfold.files.hashing import put
-from bnfold.files.names import printable
 from bnfold.formats.opening import Opening, open_model, torch_needed, wrap_model
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
     from bnfold.calibration import calibrate
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
-    from bnfold.files.writing import Content
     from bnfold.formats.opening import Model, Target
     from bnfold.formats.torch.inputs import GivenInputs
     from bnfold.formats.torch.module import Factory
@@ -157,14 +151,14 @@ def convert(
     if to == "pt2":
         opening["trust_code"] = True  # to run the program that bnfold has made; the source is loaded already
     report = ConvertReport(**conversion.findings())
-    _require(report, require_fold)
+    acceptance.require_fold(report, require_fold)
     if check:
-        _require_unchanged(report, conversion.contents(route.target))
+        acceptance.require_unchanged(report, conversion.contents(route.target))
         return report
     if verify is not None or conversion.must_be_verified:
         if not dry_run and route.folder is None:
             conversion.require_writable(route.target, force=force)
-        report = _verified(report, conversion, route, opening, data=verify or "random", progress=progress)
+        report = acceptance.verified(report, conversion, route, opening, data=verify or "random", progress=progress)
     if dry_run:
         return report
     report = replace(report, output=conversion.save(route.target, force=force, folder=route.folder))
@@ -205,71 +199,6 @@ def _conversion(
     load: Callable[[], Model], path: Path, *, only: Globs, skip: Globs, merge_parallel: bool, to: Target | None = None
 ) -> Conversion:
     return Conversion.of(load, path, only=_globs(only), skip=_globs(skip), merge_parallel=merge_parallel, to=to)
-
-
-def _require(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:
-    """RequirementError where nothing (``any``) or not everything (``all``) folded."""
-    if (wanted == "any" and report.folded == 0) or (wanted == "all" and report.kept > 0):
-        raise RequirementError(
-            f"--require-fold={wanted} is not met: {report.folded} of {report.found} batch norms folded",
-            where=report.source.path,
-            remedy="see `bnfold explain CODE` for each reason above; nothing was written",
-            report=report,
-        )
-
-
-def _require_unchanged(report: ConvertReport, contents: Mapping[Path, Content]) -> None:
-    """CheckFailedError unless every file is byte for byte what would be written."""
-    for path, content in contents.items():
-        if path.is_file() and _holds(path, content):
-            continue
-        state = "is not what would be written" if path.is_file() else "does not exist"
-        raise CheckFailedError(f"{path} {state}", remedy="run the same command without --check", report=report)
-
-
-def _holds(path: Path, content: Content) -> bool:
-    """Whether the file at ``path`` is byte for byte ``content``."""
-    try:
-        with path.open("rb") as stream:
-            comparing = ComparingStream(stream)
-            put(content, comparing)
-            return comparing.is_same()
-    except OSError as error:
-        raise InputError(f"cannot read {printable(str(path))}: {error.strerror or error}") from error
-
-
-def _verified(
-    report: ConvertReport,
-    conversion: Conversion,
-    route: Route,
-    opening: Opening,
-    *,
-    data: str,
-    progress: Progress | None,
-) -> ConvertReport:
-    """The report with the comparison of both models; CheckFailedError where the folded one is not the same network."""
-    from bnfold import comparison
-
-    with _staged(conversion, route.target) as staged:
-        verification = comparison.verify(route.path, staged, **opening, data=data, progress=progress)
-    report = replace(report, verification=verification)
-    if not verification.passed:
-        raise CheckFailedError(
-            "the folded model differs from the original", where=f"{route.target} was not written", report=report
-        )
-    return report
-
-
-@contextmanager
-def _staged(conversion: Conversion, target: Path) -> Iterator[Path]:
-    """The output under a name of its own in a temporary folder, to run it before it is put in place."""
-    with TemporaryDirectory(prefix="bnfold-") as folder:
-        staged = Path(folder) / target.name
-        for path, content in conversion.contents(staged).items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as stream:
-                put(content, stream)
-        yield staged
 
 
 def _globs(given: Globs) -> tuple[str, ...]:

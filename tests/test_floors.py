@@ -17,6 +17,7 @@ FLOORS = (
     ("__init__", "__main__"),
     ("cli",),
     ("api", "render"),
+    ("acceptance",),
     ("comparison", "conversion", "calibration", "route"),
     ("estimation",),
     ("calibrated", "reporting", "sessions"),

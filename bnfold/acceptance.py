@@ -1,0 +1,88 @@
+"""What a conversion must meet before its output is put in place: enough folds, the same bytes, the same network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+from bnfold.conversion import Conversion
+from bnfold.errors import CheckFailedError, InputError, RequirementError
+from bnfold.files.comparing import ComparingStream
+from bnfold.files.hashing import put
+from bnfold.files.names import printable
+from bnfold.formats.opening import Opening
+from bnfold.records import ConvertReport
+from bnfold.route import Route
+
+if TYPE_CHECKING:
+    from bnfold.comparison import Progress
+    from bnfold.files.writing import Content
+
+
+def require_fold(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:
+    """RequirementError where nothing (``any``) or not everything (``all``) folded."""
+    if (wanted == "any" and report.folded == 0) or (wanted == "all" and report.kept > 0):
+        raise RequirementError(
+            f"--require-fold={wanted} is not met: {report.folded} of {report.found} batch norms folded",
+            where=report.source.path,
+            remedy="see `bnfold explain CODE` for each reason above; nothing was written",
+            report=report,
+        )
+
+
+def require_unchanged(report: ConvertReport, contents: Mapping[Path, Content]) -> None:
+    """CheckFailedError unless every file is byte for byte what would be written."""
+    for path, content in contents.items():
+        if path.is_file() and _holds(path, content):
+            continue
+        state = "is not what would be written" if path.is_file() else "does not exist"
+        raise CheckFailedError(f"{path} {state}", remedy="run the same command without --check", report=report)
+
+
+def _holds(path: Path, content: Content) -> bool:
+    """Whether the file at ``path`` is byte for byte ``content``."""
+    try:
+        with path.open("rb") as stream:
+            comparing = ComparingStream(stream)
+            put(content, comparing)
+            return comparing.is_same()
+    except OSError as error:
+        raise InputError(f"cannot read {printable(str(path))}: {error.strerror or error}") from error
+
+
+def verified(
+    report: ConvertReport,
+    conversion: Conversion,
+    route: Route,
+    opening: Opening,
+    *,
+    data: str,
+    progress: Progress | None,
+) -> ConvertReport:
+    """The report with the comparison of both models; CheckFailedError where the folded one is not the same network."""
+    from bnfold import comparison
+
+    with _staged(conversion, route.target) as staged:
+        verification = comparison.verify(route.path, staged, **opening, data=data, progress=progress)
+    report = replace(report, verification=verification)
+    if not verification.passed:
+        raise CheckFailedError(
+            "the folded model differs from the original", where=f"{route.target} was not written", report=report
+        )
+    return report
+
+
+@contextmanager
+def _staged(conversion: Conversion, target: Path) -> Iterator[Path]:
+    """The output under a name of its own in a temporary folder, to run it before it is put in place."""
+    with TemporaryDirectory(prefix="bnfold-") as folder:
+        staged = Path(folder) / target.name
+        for path, content in conversion.contents(staged).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                put(content, stream)
+        yield staged
