@@ -9,9 +9,10 @@ import io
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from bnfold.files.beside import Beside
+from bnfold.files.direct import DirectWriter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -19,23 +20,50 @@ if TYPE_CHECKING:
 _PIECE_BYTES: Final = 1 << 24
 """What is worth a flush of its own."""
 
-
-def open_flushing(path: Path) -> BinaryIO:
-    """A new file to write. Raises OSError, when it is closed at the latest, also for a flush that failed."""
-    return io.BufferedWriter(_FlushingFile(path))
+_CACHED_BYTES: Final = 1 << 27
+"""Of a file, so much stays in the system's cache for whoever reads it next."""
 
 
-class _FlushingFile(io.FileIO):
-    """A file without a buffer; what was written is flushed on a thread, one flush at a time."""
+class FlushingFile(io.BufferedWriter):
+    """A new file to write, and to ``settle`` when it is complete.
+
+    Raises OSError, when it is closed at the latest, also for a flush that failed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _RawFile(path)
+        super().__init__(self._file)
+
+    def settle(self) -> None:
+        """Wait until all of it is on the disk."""
+        self.flush()
+        self._file.leave_direct()
+        os.fsync(self.fileno())
+
+
+class _RawFile(io.FileIO):
+    """A file without a buffer; what was written is flushed on a thread, one flush at a time.
+
+    What lies beyond ``_CACHED_BYTES`` is written directly to the disk, as long as nobody goes back in the file.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "xb")
-        self._unflushed_bytes = 0
+        self._written_bytes = self._unflushed_bytes = 0
         self._flush: Beside[None] | None = None
+        self._direct: DirectWriter | None = None
+        self._may_be_direct = True
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, and have it flushed where enough has come together and the disk is free."""
-        written = super().write(data)
+        """Write some of ``data``, and have it flushed where enough has come together and the disk is free."""
+        if self._may_be_direct and self._written_bytes == _CACHED_BYTES:
+            self._direct = DirectWriter.of(self.fileno(), self._written_bytes)
+            self._may_be_direct = False
+        if self._direct is not None:
+            return self._direct.write(data)
+        room = _CACHED_BYTES - self._written_bytes if self._may_be_direct else None
+        written = super().write(memoryview(data).cast("B")[:room])
+        self._written_bytes += written
         self._unflushed_bytes += written
         if self._unflushed_bytes >= _PIECE_BYTES and (self._flush is None or self._flush.is_done):
             self._wait()
@@ -43,9 +71,31 @@ class _FlushingFile(io.FileIO):
             self._unflushed_bytes = 0
         return written
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go elsewhere."""
+        self.leave_direct()
+        return super().seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place of the next write."""
+        return super().tell() if self._direct is None else self._direct.end
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the size."""
+        self.leave_direct()
+        return super().truncate(size)
+
+    def leave_direct(self) -> None:
+        """From here on, nothing is written directly; what was is in the file."""
+        direct, self._direct, self._may_be_direct = self._direct, None, False
+        if direct is not None:
+            direct.finish()
+            super().seek(direct.end)
+
     def close(self) -> None:
-        """Close the file, in any case; OSError where a flush failed."""
+        """Close the file, in any case; OSError where a write or a flush failed."""
         try:
+            self.leave_direct()
             self._wait()
         finally:
             super().close()

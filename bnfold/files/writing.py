@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from bnfold.errors import OutputError
-from bnfold.files.flushing import open_flushing
+from bnfold.files.flushing import FlushingFile
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -131,15 +131,14 @@ def _stage(path: Path, target: Path, data: Content, cleaning: ExitStack) -> Path
     temporary = target.with_name(f".bnfold-{secrets.token_hex(8)}.tmp")
     cleaning.callback(temporary.unlink, missing_ok=True)
     try:
-        with open_flushing(temporary) as stream:
+        with FlushingFile(temporary) as stream:
             if target.exists():
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             if isinstance(data, bytes):
                 stream.write(data)
             else:
                 data(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+            stream.settle()
     except OSError as error:
         raise _failure(path, error) from error
     return temporary

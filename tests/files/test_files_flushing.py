@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bnfold.files import flushing
-from bnfold.files.flushing import open_flushing
+from bnfold.files.flushing import FlushingFile
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _pieces_of_four_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_written_is_flushed_before_the_file_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[int] = []
     monkeypatch.setattr("os.fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
-    with open_flushing(tmp_path / "model.onnx") as stream:
+    with FlushingFile(tmp_path / "model.onnx") as stream:
         for piece in (b"12", b"34", b"5"):
             stream.write(piece)
             stream.flush()
@@ -36,7 +36,7 @@ def test_writing_goes_on_during_a_flush_and_closing_waits_for_it(
         done.set()
 
     monkeypatch.setattr("os.fsync", slow)
-    with open_flushing(tmp_path / "model.onnx") as stream:
+    with FlushingFile(tmp_path / "model.onnx") as stream:
         for piece in (b"1234", b"5678"):
             stream.write(piece)
             stream.flush()
@@ -50,7 +50,7 @@ def test_a_flush_that_failed_fails_the_writing(tmp_path: Path, monkeypatch: pyte
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("os.fsync", lost)
-    stream = open_flushing(tmp_path / "model.onnx")
+    stream = FlushingFile(tmp_path / "model.onnx")
     stream.write(b"12345678")
     with pytest.raises(OSError, match="Input/output error"):
         stream.close()
@@ -60,5 +60,5 @@ def test_a_flush_that_failed_fails_the_writing(tmp_path: Path, monkeypatch: pyte
 def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
-        open_flushing(tmp_path / "model.onnx")
+        FlushingFile(tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == b"mine"
