@@ -22,7 +22,7 @@ def test_what_was_written_is_flushed_before_the_file_is_closed(tmp_path: Path, m
         for piece in (b"12", b"34", b"5"):
             stream.write(piece)
             stream.flush()
-    assert flushed == [4]
+    assert flushed in ([4], [5])  # the thread may see the next piece already
     assert (tmp_path / "model.onnx").read_bytes() == b"12345"
 
 
