@@ -14,6 +14,7 @@ from bnfold.rules import BESIDE, NEIGHBOURS, STAGES, Rule
 from bnfold.rules.batch_norm import affine_of
 from bnfold.rules.parallel_layers import join_layers
 from bnfold.rules.rows import Row, rows_of
+from bnfold.rules.together import Together
 
 
 def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (), merge_parallel: bool = False) -> Plan:
@@ -23,9 +24,9 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (),
     ``merge_parallel`` makes one layer of the layers beside one another in a sum also where no batch norm takes part;
     UsageError where the view's front end cannot.
 
-    Folds are found in rounds: within a round they touch different nodes, and the next round sees the graph without
-    what the last one removed. A model whose batch norms do not stand in each other's way takes two rounds, and those
-    that stand directly behind one another fold together, so that the work grows with the model and not with its square.
+    Folds are found in rounds: within a round none stands in another's way, and the next round sees the graph without
+    what the last one removed. Most models take two rounds, and batch norms that stand directly behind one another, or
+    before and behind parts of one layer, fold in one, so that the work grows with the model and not with its square.
     """
     if merge_parallel and view.sums is not Sums.JOIN_LAYERS:
         raise UsageError(
@@ -70,20 +71,15 @@ def _round(view: GraphView, verdicts: dict[int, Verdict]) -> Sequence[Change]:
             verdicts[bn.index] = Keep(bn, miss.reason, miss.node, miss.detail)
     rows = rows_of(view, singles)
     for rules in STAGES:
-        folds: list[Fold] = []
-        touched: set[int] = set()
+        together = Together(view)
         for part, verdict in _judged(view, rows if rules is NEIGHBOURS else singles, rules):
             if isinstance(verdict, Keep):
                 if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(verdict, verdicts.get(verdict.bn.index))):
                     verdicts[verdict.bn.index] = verdict
-                continue
-            found = part.each(verdict)
-            reach = frozenset[int]().union(*(fold.touched for fold in found))
-            if touched.isdisjoint(reach):
-                touched |= reach
-                folds += found
-        if folds:
-            return folds
+            else:
+                together.take(part.each(verdict), may_share=rules is NEIGHBOURS)
+        if together.folds:
+            return together.folds
     return []
 
 

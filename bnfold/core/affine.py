@@ -50,7 +50,8 @@ class Affine:
             inner = inner.spread(outer.axis, outer.channels)
         elif not inner.acts_like(outer):
             outer = outer.spread(inner.axis, inner.channels)
-        return Affine(inner.scale * outer.scale, inner.shift * outer.scale + outer.shift, inner.axis)
+        with np.errstate(over="ignore", invalid="ignore"):  # whatever is to swallow it refuses what is not finite
+            return Affine(inner.scale * outer.scale, inner.shift * outer.scale + outer.shift, inner.axis)
 
     @property
     def scale_range(self) -> tuple[float, float]:

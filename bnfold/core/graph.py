@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from bnfold.core.reason import Reason
+from bnfold.core.steps import LayerStep, composed
 from bnfold.core.sums import thinned
 from bnfold.core.traits import Traits
 
 if TYPE_CHECKING:
-    from bnfold.core.kernel import LayerStep
     from bnfold.core.verdict import Change
 
 Dimension = int | str | None
@@ -205,7 +205,7 @@ class GraphView:
             removed.update(node.index for node in change.removed)
             stands_for |= change.stands_for
             for edit in change.edits:
-                steps[edit.node.index] = (*steps.get(edit.node.index, ()), *edit.steps)
+                steps[edit.node.index] = composed((*steps.get(edit.node.index, ()), *edit.steps))
         nodes_of = {node.index: node for node in self.nodes}
         left = dict(self.left)
         for thin in thinned(self, [leaving for change in changes for leaving in change.leaving]):

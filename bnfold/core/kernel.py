@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,39 +16,15 @@ from numpy.typing import NDArray
 from bnfold.core.affine import Affine
 from bnfold.core.graph import Constant, GraphView, Node
 from bnfold.core.rounding import LARGEST, PIECE_BYTES, F64Array, rounded, rounded_pieces, rounded_product
+from bnfold.core.steps import Join, LayerStep, Side
 from bnfold.core.traits import LayerTraits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 
 _quiet = np.errstate(over="ignore", invalid="ignore")
 """A model may hold NaN and Inf already, and a fold that overflows is refused by ``fits``, not by a warning."""
-
-
-class Side(Enum):
-    """On which side of a layer the batch norm stands that the layer swallows."""
-
-    OUTPUTS = auto()
-    """After the layer: its outputs are scaled and shifted."""
-    INPUTS = auto()
-    """Before the layer: it absorbs what happened to its inputs."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One affine that a layer swallows."""
-
-    side: Side
-    affine: Affine
-
-
-@dataclass(frozen=True, eq=False)
-class Join:
-    """One layer beside it in a sum that a layer takes in: ``load`` makes its kernel, whose taps begin at ``place``."""
-
-    load: Callable[[], Kernel]
-    place: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +125,6 @@ class Kernel:
     def stored_bias(self, dtype: str) -> NDArray[Any] | None:
         """The bias, rounded once (bfloat16 as uint16 bits), as it counts with gain 1."""
         return None if self.bias is None else rounded(np.ascontiguousarray(self.bias), dtype)
-
-
-LayerStep = Step | Join
-"""What a layer swallows; a batch norm or a run of arithmetic swallows affines alone."""
 
 
 def output_channels(traits: LayerTraits, stored_shape: tuple[int, ...]) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.kernel import Join, Kernel, kernel_of
+from bnfold.core.kernel import Kernel, kernel_of
+from bnfold.core.steps import Join
 from bnfold.core.traits import LayerTraits, Window
 
 

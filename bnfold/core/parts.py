@@ -38,11 +38,12 @@ def concat_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carri
     if axis != affine.axis:
         detail = f"{node.op} {node.label!r} joins the normalised value with others along another axis"
         raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
-    parts = []
-    for position, value in enumerate(node.inputs):
-        size = size_of(view, value or "", axis, node)
-        parts.append(affine if position == slot else Affine(np.ones(size), np.zeros(size), axis))
-    scale, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scale", "shift"))
+    sizes = [size_of(view, value or "", axis, node) for value in node.inputs]
+    if sizes[slot] != affine.channels:
+        raise mixes(node)
+    own = slice(sum(sizes[:slot]), sum(sizes[: slot + 1]))
+    scale, shift = np.ones(sum(sizes)), np.zeros(sum(sizes))
+    scale[own], shift[own] = affine.scale, affine.shift
     return [(node.outputs[0], Affine(scale, shift, axis))]
 
 

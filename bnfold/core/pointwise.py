@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.kernel import Join, LayerStep, Side
 from bnfold.core.rounding import F64Array, rounded
+from bnfold.core.steps import Join, LayerStep, Side
 from bnfold.core.traits import Arithmetic, ScaleShiftTraits
 
 CANCELLING = 2.0**10

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import LAYERS, Node, OpKind
-from bnfold.core.kernel import Join, LayerStep, Side
 from bnfold.core.reason import Reason
+from bnfold.core.steps import Join, LayerStep, Side
 
 FAR_FROM_ONE = 1e4
 """A scale above this, or below its inverse, is folded with a warning: the folded weights span many magnitudes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bnfold.core.affine import Affine
 from bnfold.core.graph import LAYERS, GraphView, Node
 from bnfold.core.verdict import Fold
+from bnfold.rules.landing import one_edit_each
 from bnfold.rules.pulling import pull_up
 
 
@@ -17,4 +18,4 @@ def absorb_above(view: GraphView, bn: Node, affine: Affine) -> Fold:
       3. nothing else reads what lies between, and it is no output of the model.
     """
     edits, crossed = pull_up(view, bn.data, affine, LAYERS)
-    return Fold(bn, affine, "absorb-above", tuple(edits), tuple(crossed))
+    return Fold(bn, affine, "absorb-above", one_edit_each(view, edits), tuple(crossed))

@@ -9,7 +9,7 @@ from bnfold.core.layout import Carried
 from bnfold.core.obstacles import per_channel
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit, Fold
-from bnfold.rules.landing import swallow_inputs
+from bnfold.rules.landing import one_edit_each, swallow_inputs
 
 
 def absorb_below(view: GraphView, bn: Node, affine: Affine) -> Fold:
@@ -37,4 +37,4 @@ def absorb_below(view: GraphView, bn: Node, affine: Affine) -> Fold:
                 continue
             crossed.append(node)
             pending += carry.downward(view, node, slot, carried)
-    return Fold(bn, affine, "absorb-below", tuple(edits), tuple(crossed))
+    return Fold(bn, affine, "absorb-below", one_edit_each(view, edits), tuple(crossed))

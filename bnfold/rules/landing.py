@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node, OpKind
-from bnfold.core.kernel import Join, LayerStep, Side, Step, fits, input_channels, layer_constants, output_channels
+from bnfold.core.graph import LAYERS, GraphView, Node, OpKind
+from bnfold.core.kernel import fits, input_channels, layer_constants, output_channels
 from bnfold.core.pointwise import swallowed
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
+from bnfold.core.steps import Join, LayerStep, Side, Step
 from bnfold.core.traits import BatchNormTraits, LayerTraits, ScaleShiftTraits
 from bnfold.core.verdict import Edit
 from bnfold.rules.batch_norm import affine_of
@@ -70,6 +73,23 @@ def edit_of(view: GraphView, layer: Node, *steps: LayerStep) -> Edit:
     return Edit(layer, steps)
 
 
+def one_edit_each(view: GraphView, edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """The edits of one fold, one for each node, if its dtype can hold what all of them make of it. Raises Miss."""
+    by_node: dict[int, list[Edit]] = {}
+    for edit in edits:
+        by_node.setdefault(edit.node.index, []).append(edit)
+    return tuple(group[0] if len(group) == 1 else _all_of(view, group) for group in by_node.values())
+
+
+def _all_of(view: GraphView, edits: list[Edit]) -> Edit:
+    """The edits of one node, which were looked at one by one, as one."""
+    node, steps = edits[0].node, tuple(step for edit in edits for step in edit.steps)
+    if node.kind in LAYERS:
+        return edit_of(view, node, *steps)
+    _require_range(view, node, swallowed(affine_of(view, node), steps))
+    return Edit(node, steps)
+
+
 def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
     """γ·s and β·s + t."""
     own = affine_of(view, bn)
@@ -77,8 +97,7 @@ def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
         _require_constant(view, bn, name, value)
     if not own.acts_like(affine):
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"{bn.label!r} normalises other channels")
-    constant = view.constant(bn.inputs[1])
-    _require_range(bn, own.then(affine), LARGEST[constant.dtype] if constant else 0.0)
+    _require_range(view, bn, own.then(affine))
     return Edit(bn, (Step(Side.OUTPUTS, affine),))
 
 
@@ -102,13 +121,14 @@ def _into_run(view: GraphView, run: Node, step: Step) -> Edit:
         raise Miss(Reason.NO_LINEAR_LAYER, run, f"the constants of {run.label!r} cannot be changed")
     if not (own.acts_like(step.affine) or own.is_uniform or step.affine.is_uniform):
         raise Miss(Reason.CHANNEL_MISMATCH, run, f"{run.label!r} scales or shifts other channels")
-    combined = swallowed(own, (step,))
-    constant = view.constant(run.inputs[1])
-    _require_range(run, combined, LARGEST.get(constant.dtype, 0.0) if constant else 0.0)
+    _require_range(view, run, swallowed(own, (step,)))
     return Edit(run, (step,))
 
 
-def _require_range(node: Node, affine: Affine, largest: float) -> None:
+def _require_range(view: GraphView, node: Node, affine: Affine) -> None:
+    """The dtype of an affine node's constants holds this scale and shift. Raises Miss."""
+    constant = view.constant(node.inputs[1])
+    largest = LARGEST.get(constant.dtype, 0.0) if constant else 0.0
     found = max(np.abs(affine.scale).max(initial=0), np.abs(affine.shift).max(initial=0))
     if not found <= largest:
         raise Miss(Reason.DTYPE_OVERFLOW, node, f"folded values of {node.label!r} are outside the range of its dtype")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind, Sums
-from bnfold.core.kernel import Join
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.steps import Join
 from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
 from bnfold.rules.landing import edit_of, require_silenceable
 from bnfold.rules.siblings import (

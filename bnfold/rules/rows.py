@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 
-import numpy as np
-
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.verdict import Edit, Fold
@@ -28,9 +26,8 @@ class Row:
 
     @property
     def affine(self) -> Affine:
-        """One map after the other, in float64; what overflows that is refused by whatever is to swallow it."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return reduce(Affine.then, self.affines)
+        """One map after the other."""
+        return reduce(Affine.then, self.affines)
 
     @property
     def halves(self) -> tuple[Row, Row]:

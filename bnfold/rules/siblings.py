@@ -10,9 +10,10 @@ import numpy as np
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
-from bnfold.core.kernel import Join, input_channels, layer_constants, output_channels
+from bnfold.core.kernel import input_channels, layer_constants, output_channels
 from bnfold.core.parallel import layer_beside, mean_beside, one_tap, place_within
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.steps import Join
 from bnfold.core.traits import LayerTraits, PoolTraits, Window
 from bnfold.rules.landing import on_axis, require_channels, writable_layer
 from bnfold.rules.readers import require_sole_reader
@@ -56,6 +57,8 @@ def addends_of(view: GraphView, root: Node) -> list[Addend]:
     pending = [root]
     while pending:
         node = pending.pop()
+        if len(node.inputs) > MOST_ADDENDS:
+            return []
         for slot, value in enumerate(node.inputs):
             if value is None:
                 continue

@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from bnfold.core import rounding
 from bnfold.core.affine import Affine, from_statistics
-from bnfold.core.kernel import Kernel, Side, Step, fits, output_channels
+from bnfold.core.kernel import Kernel, fits, output_channels
 from bnfold.core.rounding import LARGEST
+from bnfold.core.steps import Side, Step
 from bnfold.core.traits import LayerTraits
 from bnfold.core.verdict import Edit
 

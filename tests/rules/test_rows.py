@@ -11,8 +11,9 @@ import pytest
 from small_views import CHANNELS, constant, view
 
 from bnfold.core.graph import GraphView, Value
-from bnfold.core.kernel import Step, kernel_of
+from bnfold.core.kernel import kernel_of
 from bnfold.core.reason import Reason
+from bnfold.core.steps import Step
 from bnfold.core.verdict import Fold, Plan
 from bnfold.planner import plan
 
