@@ -14,7 +14,7 @@ from bnfold.core.kernel import layer_constants
 from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
 from bnfold.formats.torch.capture import Capture
-from bnfold.formats.torch.running import structural_copy
+from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.structure import Structure, remove
 from bnfold.formats.torch.tensors import as_tensor, folded_arrays, like
 

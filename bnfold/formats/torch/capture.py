@@ -25,9 +25,10 @@ from bnfold.formats.torch.classes import (
     is_frozen,
     is_hooked,
 )
+from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.recording import Recording, StoredTensors
 from bnfold.formats.torch.remains import Remains
-from bnfold.formats.torch.running import Inputs, output_tensors, run, structural_copy
+from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.translation import Translation
 
 

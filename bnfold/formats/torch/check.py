@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError, InternalError, UsageError
+from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.probes import another_batch, other_images
-from bnfold.formats.torch.running import Inputs, output_tensors, run, structural_copy
+from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.trusted import first_line
 
 SELF_CHECK_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}

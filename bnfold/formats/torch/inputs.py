@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from bnfold.errors import UsageError
-from bnfold.formats.torch.running import Inputs, run, structural_copy
+from bnfold.formats.torch.copies import structural_copy
+from bnfold.formats.torch.running import Inputs, run
 from bnfold.formats.torch.trusted import first_line
 from bnfold.records import InputSpec
 

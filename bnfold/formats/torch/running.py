@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bnfold.errors import InputError, UsageError
+from bnfold.errors import UsageError
+from bnfold.formats.torch.copies import storage_of
 from bnfold.formats.torch.trusted import first_line
 
 if TYPE_CHECKING:
@@ -23,50 +22,6 @@ Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 """Positional or keyword inputs of a module."""
 NOBODY: AbstractContextManager[None] = nullcontext()
 """Records nothing."""
-
-
-NOTHING: Mapping[int, torch.Tensor] = {}
-"""No tensor is replaced."""
-
-
-def structural_copy(
-    module: nn.Module, *, share_buffers: bool, instead: Mapping[int, torch.Tensor] = NOTHING
-) -> nn.Module:
-    """A copy of the module tree that shares its parameters, and its buffers too if asked; InputError if impossible.
-
-    ``instead``: by ``id`` of a parameter or buffer, what stands in the copy wherever somebody holds that tensor.
-    """
-    lazy = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
-    if any(isinstance(tensor, lazy) for tensor in (*module.parameters(), *module.buffers())):
-        raise InputError(
-            "the module is lazy: some of its tensors have no shape yet",
-            remedy="run it once on an example input before folding",
-        )
-    shared = [*module.parameters(), *(module.buffers() if share_buffers else ())]
-    attributes = [value for part in module.modules() for value in vars(part).values()]
-    memo: dict[int, object] = {id(value): value for value in attributes if isinstance(value, torch.Tensor)}
-    # What deepcopy would do as well, and takes its time for: a module has ten dictionaries of hooks, nearly all empty.
-    memo |= {id(value): type(value)() for value in attributes if type(value) in {dict, OrderedDict} and not value}
-    memo |= {id(tensor): tensor.detach().clone() for tensor in _plain_buffers(module)}
-    memo |= {id(tensor): tensor for tensor in shared} | dict(instead)
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:  # the module's attributes are the user's, and may refuse to be copied in any way
-        raise InputError(
-            f"the module cannot be copied: {first_line(error)}",
-            where="bnfold folds a copy, by copy.deepcopy",
-            remedy="take out of the module what cannot be copied (locks, open files, generators)",
-        ) from error
-
-
-def _plain_buffers(module: nn.Module) -> list[torch.Tensor]:
-    """The buffers that are plain tensors with memory of their own, of which a clone is a copy."""
-    places = Counter(_storage(tensor) for tensor in (*module.parameters(), *module.buffers()))
-    return [
-        tensor
-        for tensor in module.buffers()
-        if type(tensor) is torch.Tensor and not tensor.requires_grad and places[_storage(tensor)] == 1
-    ]
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -119,7 +74,7 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._parameters = {_storage(parameter): parameter for parameter in parameters}
+        self._parameters = {storage_of(parameter): parameter for parameter in parameters}
         self._before: dict[int, torch.Tensor] = {}
 
     @classmethod
@@ -133,7 +88,7 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         del types
         if func._schema.is_mutable:  # noqa: SLF001 - where torch says what is written
             for leaf in tree_leaves((args, kwargs)):
-                place = _storage(leaf) if isinstance(leaf, torch.Tensor) else None
+                place = storage_of(leaf) if isinstance(leaf, torch.Tensor) else None
                 if place in self._parameters and place not in self._before:
                     self._before[place] = self._parameters[place].detach().clone()
         return func(*args, **(kwargs or {}))
@@ -142,11 +97,3 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         super().__exit__(*details)  # type: ignore[no-untyped-call]
         for place, values in self._before.items():
             self._parameters[place].detach().copy_(values)
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    """A number that tensors share while they share memory; those without memory are on their own."""
-    try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
-    except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
-        return id(tensor)

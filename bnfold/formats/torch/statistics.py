@@ -18,8 +18,9 @@ from bnfold.errors import InputError
 from bnfold.formats.statistics import StoredStatistics, require_fitting
 from bnfold.formats.torch.capture import capture
 from bnfold.formats.torch.classes import BatchNorm, is_known
+from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.dtypes import follow
-from bnfold.formats.torch.running import Inputs, run, structural_copy
+from bnfold.formats.torch.running import Inputs, run
 from bnfold.formats.torch.structure import Structure, gain_statistics
 from bnfold.formats.torch.tensors import as_stored
 

@@ -15,13 +15,14 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from bnfold.errors import InputError, UsageError
+from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.entries import without_optimiser
 from bnfold.formats.torch.export import ExportedModel, program_bytes
 from bnfold.formats.torch.files import FORMATS, Checkpoint, CheckpointKind
 from bnfold.formats.torch.module import TorchModel
 from bnfold.formats.torch.pairs import PairedState
 from bnfold.formats.torch.probes import another_batch
-from bnfold.formats.torch.running import Inputs, structural_copy
+from bnfold.formats.torch.running import Inputs
 from bnfold.formats.torch.states import StoredState
 from bnfold.formats.torch.trusted import first_line
 
