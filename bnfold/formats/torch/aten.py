@@ -11,6 +11,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,15 +117,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
     ) -> object:
         del types
         kwargs = kwargs or {}
-        bound = _bind(func, args, kwargs)
-        arguments = {name: self._referenced(value) for name, value in bound.items()}
-        inputs = tuple(self.id_of(tensor) for tensor in _tensors(bound.values()))
+        signature = _signature(func)
+        bound = {**signature.defaults, **dict(zip(signature.names, args, strict=False)), **kwargs}
+        inputs: list[str] = []
+        arguments = {
+            name: value if type(value) in PLAIN else self._referenced(value, inputs) for name, value in bound.items()
+        }
         result = func(*args, **kwargs)
-        schema = func._schema  # noqa: SLF001 - where torch keeps names, defaults and what is written
-        written = [bound[argument.name] for argument in schema.arguments if argument.is_write]
-        outputs, changed = self._outputs(written, result)
-        name = schema.name.removeprefix("aten::")
-        self.calls.append(Call(name, self.module, arguments, inputs, outputs, changed, function=func))
+        outputs, changed = self._outputs([bound[name] for name in signature.written], result)
+        self.calls.append(Call(signature.op, self.module, arguments, tuple(inputs), outputs, changed, function=func))
         if inputs and self._derived.issuperset(inputs):
             self._derived.update(outputs)
             self._keep(outputs, result)
@@ -170,8 +171,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         held = [tracked.tensor() for tracked in self._tracked.values() if tracked.id.startswith(COMPUTED)]
         return [tensor for tensor in held if tensor is not None and self.id_of(tensor) not in besides]
 
-    def _outputs(self, written: Iterable[object], result: object) -> tuple[tuple[str, ...], frozenset[str]]:
+    def _outputs(self, written: Collection[object], result: object) -> tuple[tuple[str, ...], frozenset[str]]:
         """New ids for all that a call wrote or returned, and those of what it wrote."""
+        if not written and isinstance(result, torch.Tensor):
+            return (self._track(result),), frozenset()
         changed = list(_tensors(written))
         for tensor in changed:
             storage = self._storage(tensor)
@@ -204,21 +207,40 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             self._known_storages[number] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]  # torch has no types here
         return number
 
-    def _referenced(self, value: object) -> object:
-        """``value`` with every tensor in it replaced by its reference: a record must keep no tensor alive."""
-        if isinstance(value, PLAIN):
-            return value
+    def _referenced(self, value: object, inputs: list[str]) -> object:
+        """``value`` with every tensor in it replaced by its reference: a record must keep no tensor alive.
+
+        The ids of the tensors are added to ``inputs``.
+        """
+
         if isinstance(value, torch.Tensor):
-            return Ref(self.id_of(value))
-        return tree_map(lambda leaf: Ref(self.id_of(leaf)) if isinstance(leaf, torch.Tensor) else leaf, value)
+            inputs.append(self.id_of(value))
+            return Ref(inputs[-1])
+        if isinstance(value, list) and PLAIN.issuperset(map(type, value)):
+            return value
+        return tree_map(lambda leaf: self._referenced(leaf, inputs) if isinstance(leaf, torch.Tensor) else leaf, value)
 
 
-def _bind(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by their names in the schema, defaults included."""
-    parameters = func._schema.arguments  # noqa: SLF001 - as above
-    bound = {parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()}
-    bound |= {parameter.name: value for parameter, value in zip(parameters, args, strict=False)}
-    return bound | kwargs
+@dataclass(frozen=True)
+class _Signature:
+    """What the schema of an operator says. Each look into a schema translates it anew, and takes its time."""
+
+    op: str
+    names: tuple[str, ...]
+    defaults: Mapping[str, object]
+    written: tuple[str, ...]
+    """The arguments that are written in place."""
+
+
+@cache
+def _signature(func: OpOverload) -> _Signature:
+    schema = func._schema  # noqa: SLF001 - where torch keeps names, defaults and what is written
+    return _Signature(
+        schema.name.removeprefix("aten::"),
+        tuple(argument.name for argument in schema.arguments),
+        {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()},
+        tuple(argument.name for argument in schema.arguments if argument.is_write),
+    )
 
 
 def _tensors(values: Iterable[object]) -> Iterable[torch.Tensor]:
@@ -226,11 +248,11 @@ def _tensors(values: Iterable[object]) -> Iterable[torch.Tensor]:
     return (
         leaf
         for value in values
-        if not isinstance(value, PLAIN)
+        if type(value) not in PLAIN
         for leaf in ((value,) if isinstance(value, torch.Tensor) else tree_iter(value))
         if isinstance(leaf, torch.Tensor)
     )
 
 
-PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format})
 """What most arguments are that are no tensors: looking into them for tensors takes its time."""
