@@ -38,7 +38,8 @@ class Capture:
 
     By node index, ``owners`` are the paths of the modules behind layers and batch norms, and ``remains`` says what the
     latter leave behind when they fold. ``stored`` are the names of the parameters and buffers that there are.
-    ``operators`` are the calls that ran; the view has more nodes, for readers outside of ATen.
+    ``operators`` are the calls that ran; the view has more nodes, for readers outside of ATen. ``recorder`` has seen
+    the first run, whose outputs are the values ``output_ids``.
     """
 
     view: GraphView
@@ -48,6 +49,8 @@ class Capture:
     outputs: tuple[tuple[torch.Tensor, ...], ...]
     operators: int
     notes: tuple[str, ...]
+    recorder: Recorder
+    output_ids: tuple[str, ...]
 
 
 def capture(module: nn.Module, inputs: Inputs) -> Capture:
@@ -55,27 +58,36 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     scratch = structural_copy(module, share_buffers=False)
     if module.training:
         scratch.eval()
-    stored = _stored_tensors(scratch)
+    stored = stored_tensors(scratch)
     hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
     recorder = Recorder({names[0]: tensor for names, tensor in stored})
     with _running_paths(scratch, recorder):
         outputs = run(scratch, inputs, recorder)
     tensors = output_tensors(outputs)
-    output_ids = frozenset(map(recorder.id_of, tensors))
-    recorder.add_reader("a reference kept after the run", recorder.alive(besides=output_ids))
-    translation = Translation(Recording(scratch, recorder, stored, output_ids, hooked))
+    output_ids = tuple(map(recorder.id_of, tensors))
+    ends = frozenset(output_ids)
+    recorder.add_reader("a reference kept after the run", recorder.alive(besides=ends))
+    translation = Translation(Recording(scratch, recorder, stored, ends, hooked))
     translation.add_calls()
     values = translation.values()
-    view = GraphView(
-        tuple(translation.nodes), values.get, output_ids, lambda: recorder.shapes, sums=Sums.DROP_BATCH_NORMS
-    )
+    view = GraphView(tuple(translation.nodes), values.get, ends, lambda: recorder.shapes, sums=Sums.DROP_BATCH_NORMS)
     operators = sum(not call.is_observation for call in recorder.calls)
     kept = tuple(tensor.clone() for tensor in tensors)
     names = frozenset(names[0] for names, _ in stored)
-    return Capture(view, translation.owners, translation.remains, names, (kept,), operators, translation.notes())
+    return Capture(
+        view,
+        translation.owners,
+        translation.remains,
+        names,
+        (kept,),
+        operators,
+        translation.notes(),
+        recorder,
+        output_ids,
+    )
 
 
-def _stored_tensors(module: nn.Module) -> StoredTensors:
+def stored_tensors(module: nn.Module) -> StoredTensors:
     """Each parameter and buffer once, with all of its names."""
     names: dict[int, tuple[list[str], torch.Tensor]] = {}
     parameters = module.named_parameters(remove_duplicate=False)

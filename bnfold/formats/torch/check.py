@@ -9,6 +9,7 @@ from torch import nn
 
 from bnfold.errors import InputError, InternalError, UsageError
 from bnfold.formats.torch.copies import structural_copy
+from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.trusted import first_line
@@ -45,13 +46,18 @@ def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tenso
         )
 
 
-def check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+def check_other_inputs(
+    original: nn.Module, folded: nn.Module, inputs: Inputs, path: FoldedPath | None = None
+) -> tuple[str, ...]:
     """Run both with another number of samples; InputError where they differ. Returns notes.
 
     One run shows one path; ``if len(x) > 1`` around a batch norm is a common hack. Large images are tried at another
-    size too, and with other values: there is less to compute, and what holds then holds for the batch.
+    size too, and with other values: there is less to compute, and what holds then holds for the batch. Where both are
+    seen to take the recorded ``path``, that is enough.
     """
     notes: tuple[str, ...] = ()
+    if path is not None and _take(path, original, folded, inputs):
+        return ()
     agree = next(
         (agree for other in other_images(inputs) if (agree := _agree(original, folded, other)) is not None), None
     )
@@ -67,6 +73,13 @@ def check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -
             remedy="leave the batch norms on that path out with --skip (skip=)",
         )
     return notes
+
+
+def _take(path: FoldedPath, original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool:
+    """Whether both take ``path`` on the first of the other inputs on which the original runs."""
+    others = (*other_images(inputs), another_batch(inputs))
+    tried = (path.is_taken(original, folded, other) for other in others if other is not None)
+    return next((taken for taken in tried if taken is not None), False)
 
 
 def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | None:

@@ -26,6 +26,7 @@ from bnfold.formats.torch.dtypes import follow, lend_dtypes
 from bnfold.formats.torch.entries import unfolded_in, without_optimiser
 from bnfold.formats.torch.files import FORMATS, Checkpoint, read_checkpoint
 from bnfold.formats.torch.inputs import GivenInputs, recorded_inputs
+from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.recordings import capture_all
 from bnfold.formats.torch.running import Inputs, unwrapped
 from bnfold.formats.torch.structure import Structure
@@ -190,7 +191,8 @@ class TorchModel:
         if plan.folds:
             for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
                 check_same_outputs(self.module, inputs, outputs)
-            self.found_out = check_other_inputs(original, self.module, self.inputs)
+            path = None if self._architecture else FoldedPath.of(captured, plan, self.structure)
+            self.found_out = check_other_inputs(original, self.module, self.inputs, path)
         self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         self.counts = (len(plan.folds), len(plan))
         self.is_changed = bool(plan.changes)

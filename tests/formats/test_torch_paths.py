@@ -1,0 +1,209 @@
+"""What a module does with inputs of other sizes is seen without computing its layers: never less than with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch_modules import assert_close, run, shaken, verdicts
+
+from bnfold import fold
+from bnfold.errors import BnfoldError
+from bnfold.formats.torch import check
+from bnfold.formats.torch.running import output_tensors
+
+LARGE = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(2))
+Wire = Callable[["Net", torch.Tensor], Any]
+
+
+class Net(nn.Module):
+    """Two convolutions and a batch norm; ``wire`` says how they are used."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv, self.other, self.bn = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+        self.wire = wire
+        self.sizes: dict[str, int] = {}
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.wire(self, x)
+
+
+def plain(net: Net, x: torch.Tensor) -> Any:
+    return net.bn(net.conv(x)).relu()
+
+
+def attempted(net: Net, x: torch.Tensor) -> Any:
+    try:
+        y = net.conv(x).unfold(2, 40, 1).sum(-1)
+    except RuntimeError:
+        return net.conv(x)
+    return net.bn(y[..., :1] * 0 + net.conv(x)[..., :1, :1]) if y.dim() == 4 else net.bn(net.conv(x))
+
+
+def rejected(net: Net, x: torch.Tensor) -> Any:
+    """Asks for a size only by trying."""
+    try:
+        x.view(1, 3, 96, 128)
+    except RuntimeError:
+        return net.conv(x)
+    return net.bn(net.conv(x))
+
+
+def remembered(net: Net, x: torch.Tensor) -> Any:
+    """The first size that it sees decides."""
+    return plain(net, x) if net.sizes.setdefault("batch", len(x)) == 1 else net.conv(x)
+
+
+def looped(net: Net, x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([net.bn(row[None]) if index == 0 else row[None] for index, row in enumerate(net.conv(x))])
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(lambda net, x: plain(net, x) if len(x) == 1 else net.conv(x), id="number of samples"),
+        pytest.param(lambda net, x: plain(net, x) if x.shape[3] > 100 else net.conv(x), id="width"),
+        pytest.param(lambda net, x: plain(net, x) if x.numel() > 20_000 else net.conv(x), id="number of elements"),
+        pytest.param(lambda net, x: plain(net, x) if x.stride(2) > 100 else net.conv(x), id="stride"),
+        pytest.param(lambda net, x: net.bn((net.conv if len(x) == 1 else net.other)(x)), id="another layer"),
+        pytest.param(lambda net, x: net.bn(net.conv(x)) + net.conv(x).mean() * (len(x) - 1), id="a second reader"),
+        pytest.param(rejected, id="an error that is caught"),
+        pytest.param(attempted, id="an operator that only large images pass"),
+        pytest.param(remembered, id="the first size that it saw"),
+        pytest.param(looped, id="samples one by one"),
+        pytest.param(
+            lambda net, x: net.conv(x) if len(x) > 1 and isinstance(net.bn, nn.BatchNorm2d) else plain(net, x),
+            id="what the original alone does",
+        ),
+        pytest.param(
+            lambda net, x: net.conv(x) if len(x) > 1 and not isinstance(net.bn, nn.BatchNorm2d) else plain(net, x),
+            id="what the folded one alone does",
+        ),
+        pytest.param(
+            lambda net, x: plain(net, x) * (net.bn.num_features if len(x) > 1 else 3), id="what an Identity has not"
+        ),
+        pytest.param(
+            lambda net, x: plain(net, x) if len(x) == 1 or net.conv(x).numpy().mean() < -1e9 else net.conv(x),
+            id="values, by NumPy",
+        ),
+        pytest.param(
+            lambda net, x: plain(net, x) if len(x) == 1 or net.conv(x)[0, 0, 0, 0].tolist() < -1e9 else net.conv(x),
+            id="values, as a list",
+        ),
+        pytest.param(
+            lambda net, x: plain(net, x) if x.shape[3] > 100 or (net.conv(x) == 0).all() else net.conv(x),
+            id="values, if they are zeros",
+        ),
+    ],
+)
+def test_nothing_is_missed_that_shows_when_both_run_in_earnest(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = outcome(wire)
+    monkeypatch.setattr(check, "_take", lambda *_: False)
+    assert outcome(wire) == light
+    assert light != "folded"
+
+
+def outcome(wire: Wire) -> str:
+    """What comes of a fold: an error, notes, or nothing that anybody needs to know."""
+    net = Net(wire)
+    try:
+        result = fold(net, LARGE)
+    except BnfoldError as error:
+        return str(error)
+    if result.warnings or not result.plan.folds:
+        return f"{verdicts(result.plan)}, {result.warnings}"
+    other = torch.randn(2, 3, 32, 32)
+    assert_close(run(result.model, other), run(net, other))
+    return "folded"
+
+
+def scaled(net: Net, x: torch.Tensor) -> Any:
+    """The size is known, and does not decide."""
+    return plain(net, x) / x.shape[0]
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(plain, id="modules"),
+        pytest.param(lambda net, x: net.bn(net.conv(x)).mean((2, 3)).flatten(1), id="pooled and flattened"),
+        pytest.param(lambda net, x: functional.dropout(plain(net, x), training=False), id="dropout"),
+        pytest.param(
+            lambda net, x: {"sum": net.bn(net.conv(x)) + net.other(x), "x": [x]}, id="several outputs, the input too"
+        ),
+        pytest.param(lambda net, x: torch.cat([plain(net, x), net.other(x)], 1), id="concatenated"),
+        pytest.param(lambda net, x: net.bn(net.conv(x)).relu_().add_(1), id="in place"),
+    ],
+)
+def test_a_path_that_sizes_do_not_change_is_not_computed_again(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_agree", lambda *_: pytest.fail("both ran in earnest"))
+    net = Net(wire)
+    result = fold(net, LARGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    monkeypatch.undo()
+    other = torch.randn(3, 3, 20, 24)
+    with torch.inference_mode():
+        for actual, expected in zip(output_tensors(result.model(other)), output_tensors(net(other)), strict=True):
+            assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(scaled, id="a number that comes from a size"),
+        pytest.param(lambda net, x: plain(net, x).softmax(1), id="an operator that is not known"),
+        pytest.param(lambda net, x: plain(net, x if x.shape[3] > 100 else x.relu()), id="another path, folded as well"),
+        pytest.param(lambda net, x: net.bn(functional.avg_pool2d(net.conv(x), 2)), id="something in between"),
+    ],
+)
+def test_where_in_doubt_both_run_in_earnest(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(wire)
+    agree = Mock(wraps=check._agree)
+    monkeypatch.setattr(check, "_agree", agree)
+    fold(net, LARGE)
+    agree.assert_called_once()
+
+
+def test_the_layers_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnfold.formats.torch import light
+
+    conv = Mock(wraps=light.SHAPES[torch.ops.aten.conv2d.default])
+    monkeypatch.setattr(light, "SHAPES", {torch.ops.aten.conv2d.default: conv})
+    fold(Net(plain), LARGE)
+    assert [call.args[0].shape for call in conv.mock_calls] == [(2, 3, 32, 32)] * 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(4, 6, 3),
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=2),
+        nn.Conv2d(4, 6, 3, padding="same"),
+        nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False),
+        nn.Conv3d(4, 6, 2, stride=2, padding=1),
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"),
+        nn.ConvTranspose2d(4, 6, 3, stride=2),
+        nn.Linear(9, 5),
+    ],
+    ids=str,
+)
+def test_zeros_have_the_shape_and_order_of_what_the_layer_gives(layer: nn.Module) -> None:
+    from bnfold.formats.torch.light import LightRecorder
+
+    rank = 4 if isinstance(layer, nn.Linear) else layer.get_parameter("weight").dim()
+    x = torch.randn(2, 4, *[9] * (rank - 2))
+    for order in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=order) if x.dim() == len("NCHW") else x
+        with torch.inference_mode():
+            expected = layer(x)
+            with LightRecorder(dict(layer.named_parameters())):
+                given = layer(x)
+        assert (given.shape, given.stride(), given.dtype) == (expected.shape, expected.stride(), expected.dtype)
