@@ -38,7 +38,7 @@ class Path:
     @classmethod
     def of(cls, recorder: Recorder, outputs: Iterable[str]) -> Path:
         """The path that ``recorder`` has seen, without those who only looked at what was there."""
-        calls = tuple(call for call in recorder.calls if call.outputs)
+        calls = tuple(call for call in recorder.calls if call.outputs or not call.is_observation)
         return cls(calls, tuple(outputs), recorder.shapes)
 
 
