@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.utils import parametrize
 from torch_modules import judged_fold, run, shaken, verdicts
 
 from bnfold import fold
@@ -82,6 +84,17 @@ def read_by_numpy(net: Any, x: torch.Tensor) -> torch.Tensor:
     return net.bn(y)  # type: ignore[no-any-return]
 
 
+def wrapped_in_a_parameter(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    return net.bn(y) + nn.Parameter(y).tanh()  # type: ignore[no-any-return]
+
+
+def given_another_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y, z = net.conv(x), torch.empty(0)
+    z.data = y
+    return net.bn(y) + z.tanh()  # type: ignore[no-any-return]
+
+
 def dropout_shares_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
     y = net.conv(x)
     dropped = functional.dropout(y, 0.5, training=False)
@@ -100,6 +113,8 @@ def dropout_shares_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
         pytest.param(dropout_shares_memory, "fan-out", id="dropout's output shares the conv's memory"),
         pytest.param(stored_in_a_buffer, "fan-out", id="the conv's output goes into a buffer"),
         pytest.param(read_by_numpy, "fan-out", id="NumPy reads the conv's output"),
+        pytest.param(wrapped_in_a_parameter, "fan-out", id="the conv's output is made a parameter"),
+        pytest.param(given_another_memory, "fan-out", id="other.data = y"),
         pytest.param(
             lambda net, x: net.bn(net.conv(x)) + net.conv.bias.view(1, -1, 1, 1),
             "weight-shared",
@@ -181,6 +196,13 @@ class Clamped(nn.BatchNorm2d):
         return super().__call__(x).clamp(max=1e6)  # type: ignore[no-any-return]
 
 
+class WithoutBias(nn.Conv2d):
+    """A convolution that has no use for a bias, whether there is one or not."""
+
+    def _conv_forward(self, data: torch.Tensor, weight: torch.Tensor, _bias: torch.Tensor | None) -> torch.Tensor:
+        return functional.conv2d(data, weight)
+
+
 class OwnConvolution(nn.Conv2d):
     """A convolution with a clamp inside."""
 
@@ -194,8 +216,38 @@ def test_a_batch_norm_with_a_call_method_of_its_own_keeps_what_that_does() -> No
     assert type(result.model.bn) is Clamped
 
 
+@pytest.mark.parametrize("parametrized", [False, True], ids=["run by the model", "parametrization"])
+def test_a_batch_norm_that_holds_modules_which_it_does_not_run_itself_stays_and_keeps_them(
+    *, parametrized: bool
+) -> None:
+    net: Any = Wired(plain if parametrized else lambda net, x: net.bn.act(plain(net, x)))
+    if parametrized:
+        parametrize.register_parametrization(net.bn, "weight", nn.Identity())
+    else:
+        net.bn.act = nn.ReLU()
+    result = judged_fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert type(result.model.bn) is type(net.bn)
+    assert "holds other modules" in result.plan.verdicts[0].bn.stays
+
+
 def test_a_convolution_with_a_conv_forward_of_its_own_keeps_what_that_does() -> None:
     assert verdict_of(plain, conv=OwnConvolution(3, 3, 3)) == {"bn": "no-linear-layer"}
+    assert verdict_of(plain, conv=WithoutBias(3, 3, 3, bias=False)) == {"bn": "hooked"}
+
+
+def test_a_convolution_whose_conv_forward_was_replaced_keeps_what_that_does() -> None:
+    conv: Any = nn.Conv2d(3, 3, 3, bias=False)
+    conv._conv_forward = lambda data, weight, _bias: functional.conv2d(data, weight)
+    assert verdict_of(plain, conv=conv) == {"bn": "hooked"}
+
+
+@pytest.mark.parametrize("name", ["conv", "bn"])
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_a_hook_on_gradients_is_a_hook_too(register: str, name: str) -> None:
+    net = Wired(plain)
+    getattr(net.get_submodule(name), register)(lambda *_: None)
+    assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "hooked"}
 
 
 @pytest.mark.parametrize("output", ["conv.weight", "conv.bias", "bn.weight"])
@@ -429,14 +481,38 @@ def test_code_that_asks_a_folded_batch_norm_for_its_epsilon_is_named() -> None:
 def test_a_model_that_computes_something_else_every_time_cannot_be_checked() -> None:
     calls = iter(range(100))
     net = Wired(lambda net, x: plain(net, x) * (1 + next(calls)))
-    with pytest.raises(InternalError, match="something else"):
+    with pytest.raises(InputError, match="something else each time"):
         fold(net, IMAGE)
 
 
-def test_a_number_of_outputs_that_changes_is_a_mismatch_too() -> None:
-    net = Wired(lambda net, x: [plain(net, x), *([x] if isinstance(net.bn, nn.BatchNorm2d) else [])])
-    with pytest.raises(InternalError, match="something else"):
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(
+            lambda net, x: [plain(net, x), *([x] if isinstance(net.bn, nn.BatchNorm2d) else [])], id="other outputs"
+        ),
+        pytest.param(lambda net, x: plain(net, x) * (1 + hasattr(net.bn, "eps")), id="what a batch norm has"),
+        pytest.param(lambda net, x: plain(net, x) * len(list(net.parameters())), id="the number of parameters"),
+        pytest.param(lambda net, x: plain(net, x).mul(3 if net.conv.bias is None else 2), id="a bias that was not"),
+    ],
+)
+def test_code_that_does_something_else_once_folded_is_no_bug_of_ours(wire: Wire) -> None:
+    net = Wired(wire, conv=nn.Conv2d(3, 3, 3, padding=1, bias=False))
+    with pytest.raises(InputError, match="own code does something else") as caught:
         fold(net, IMAGE)
+    assert "--skip" in caught.value.remedy
+    assert verdicts(fold(net, IMAGE, skip="bn").plan) == {"bn": "excluded-by-user"}
+
+
+def test_an_error_of_our_own_in_a_fold_does_not_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnfold.formats.torch import apply
+
+    def wrong(*_: object) -> tuple[Any, Any]:
+        return np.ones((3, 3, 3, 3), np.float32), np.ones(3, np.float32)
+
+    monkeypatch.setattr(apply, "folded_arrays", wrong)
+    with pytest.raises(InternalError, match="something else than the original"):
+        fold(Wired(plain), IMAGE)
 
 
 def test_a_message_of_many_words_stays_one_line_of_reasonable_length() -> None:
@@ -469,6 +545,20 @@ def test_a_batch_norm_that_one_sample_alone_does_not_pass_is_not_folded_silently
     else:
         with pytest.raises(InputError, match="another number of samples"):
             fold(net, IMAGE[:samples])
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16], ids=str)
+def test_a_model_that_computes_in_half_precision_and_returns_floats_is_checked_as_half(narrow: torch.dtype) -> None:
+    net = shaken(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(narrow))
+    wrapped = Wired(lambda net, x: net.inner(x.to(narrow)).float())
+    wrapped.inner = net
+    assert verdicts(fold(wrapped, IMAGE).plan) == {"inner.1": "inner.0"}
+
+
+def test_a_batch_norm_that_has_another_name_too_has_run() -> None:
+    net: Any = Wired(plain)
+    net.also = net.bn
+    assert not fold(net, IMAGE).warnings
 
 
 def test_one_sample_is_checked_with_two() -> None:

@@ -82,7 +82,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
     """Records what runs while it is active. Tensors are held weakly: activations must not pile up.
 
     A write advances the version of its storage: whoever reads another view of it later reads a new value, which an
-    opaque call makes of the old value and the written one.
+    opaque call makes of the old value and of those that were seen there since.
     """
 
     def __init__(self, stored: Mapping[str, torch.Tensor]) -> None:
@@ -100,7 +100,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         """The path of the module that is running; kept by the caller's hooks."""
         self._tracked: dict[int, _Tracked] = {}
         self._versions: dict[int, int] = {}
-        self._writers: dict[int, str] = {}
+        self._values_in: defaultdict[int, list[str]] = defaultdict(list)
+        """By storage, the values that were seen there since it was last written to, and the one written then."""
         self._names = 0
         self._known_storages: dict[int, StorageWeakRef] = {}
         self._derived = set(stored)
@@ -138,15 +139,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
     def id_of(self, tensor: torch.Tensor) -> str:
         """The id of the value that ``tensor`` holds now."""
         tracked = self._tracked.get(id(tensor))
-        if tracked is None or tracked.tensor() is not tensor:
-            return self._track(tensor)
+        is_known = tracked is not None and tracked.tensor() is tensor
         storage = self._storage(tensor)
-        if (tracked.storage, tracked.version) == (storage, self._versions.get(storage, 0)):
+        if tracked and is_known and (tracked.storage, tracked.version) == (storage, self._versions.get(storage, 0)):
             return tracked.id
+        # Making a Parameter of a tensor and assigning to .data are no calls.
+        sources = dict.fromkeys((*((tracked.id,) if tracked and is_known else ()), *self._values_in[storage]))
         fresh = self._track(tensor)
-        # Assigning to .data gives a tensor another storage, which no call tells of.
-        sources = (tracked.id, self._writers[storage]) if storage in self._writers else (tracked.id,)
-        self.calls.append(Call("view of a changed tensor", self.module, {}, sources, (fresh,), is_observation=True))
+        if sources:
+            op = "view of a changed tensor" if is_known else "another tensor over the same memory"
+            self.calls.append(Call(op, self.module, {}, tuple(sources), (fresh,), is_observation=True))
         return fresh
 
     def add_run(self, path: str, inputs: tuple[str, ...], outputs: Iterable[torch.Tensor]) -> None:
@@ -183,10 +185,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         for tensor in changed:
             storage = self._storage(tensor)
             self._versions[storage] = self._versions.get(storage, 0) + 1
+            self._values_in[storage].clear()
         produced = {id(tensor): tensor for tensor in (*_tensors([result]), *changed)}
         outputs = tuple(self._track(tensor) for tensor in produced.values())
-        for tensor in changed:
-            self._writers[self._storage(tensor)] = self._tracked[id(tensor)].id
         return outputs, frozenset(self._tracked[id(tensor)].id for tensor in changed)
 
     def _track(self, tensor: torch.Tensor, name: str = "") -> str:
@@ -197,6 +198,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         storage = self._storage(tensor)
         self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, storage, self._versions.get(storage, 0))
         self.shapes[name], self.dtypes[name], self.storages[name] = tuple(tensor.shape), tensor.dtype, storage
+        self._values_in[storage].append(name)
         return name
 
     def _storage(self, tensor: torch.Tensor) -> int:

@@ -25,10 +25,10 @@ from bnfold.formats.torch.classes import (
     is_frozen,
     is_hooked,
 )
-from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.recording import Recording, StoredTensors
 from bnfold.formats.torch.remains import Remains
 from bnfold.formats.torch.running import Inputs, output_tensors, run
+from bnfold.formats.torch.scratch import scratch_copy
 from bnfold.formats.torch.translation import Translation
 
 
@@ -55,9 +55,7 @@ class Capture:
 
 def capture(module: nn.Module, inputs: Inputs) -> Capture:
     """Run ``module`` once on ``inputs`` and view what ran; a module in training mode runs in inference mode."""
-    scratch = structural_copy(module, share_buffers=False)
-    if module.training:
-        scratch.eval()
+    scratch = scratch_copy(module)
     stored = stored_tensors(scratch)
     hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
     recorder = Recorder({names[0]: tensor for names, tensor in stored})
@@ -110,12 +108,12 @@ def _running_paths(scratch: nn.Module, recorder: Recorder) -> Iterator[None]:
     def enter(path: str, observed: bool, _module: nn.Module, *given: object) -> None:  # noqa: FBT001 - bound by partial
         recorder.module = path
         if observed:
-            recorder.add_reader("forward hook", output_tensors(given))
+            recorder.add_reader("hook", output_tensors(given))
         stack.append((path, tuple(map(recorder.id_of, output_tensors(given))) if path in watched else ()))
 
     def leave(observed: bool, _module: nn.Module, *seen: object) -> None:  # noqa: FBT001 - as above
         if observed:
-            recorder.add_reader("forward hook", output_tensors(seen))
+            recorder.add_reader("hook", output_tensors(seen))
         path, given = stack.pop()
         if path in watched:
             recorder.add_run(path, given, output_tensors(seen[-1]))

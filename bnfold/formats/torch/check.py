@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from bnfold.errors import InputError, InternalError, UsageError
-from bnfold.formats.torch.copies import structural_copy
+from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
+from bnfold.formats.torch.scratch import scratch_copy
 from bnfold.formats.torch.trusted import first_line
 
 SELF_CHECK_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
@@ -20,10 +24,14 @@ bnfold's own, wide enough for rounding in deep networks. Half precision gets ``H
 HALF_TOLERANCE = 0.1
 
 
-def check_same_outputs(folded: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> None:
+def check_same_outputs(
+    original: nn.Module, folded: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor], *, removed_calls: int
+) -> None:
     """Run the folded module on the recorded inputs; InternalError where it computes something else.
 
-    InputError where it fails: code of the user's asks a batch norm for what an Identity does not have.
+    InputError where code of the user's is behind that: it asks a batch norm for what an Identity does not have, does
+    something else once the batch norms are gone, or never computes the same twice. ``removed_calls``: so many of the
+    calls of ``original`` should be gone.
     """
     try:
         actual = _outputs(folded, inputs)
@@ -33,15 +41,63 @@ def check_same_outputs(folded: nn.Module, inputs: Inputs, expected: Sequence[tor
             where="it runs on the example inputs, and no longer does once folded",
             remedy="leave that batch norm out with --skip (skip=)",
         ) from error
-    require_close(expected, actual)
+    if not _all_close(expected, actual, original, inputs):
+        _require_same_again(original, inputs, expected)
+        if len(actual) != len(expected) or not _call_the_same(original, folded, inputs, removed_calls):
+            raise InputError(
+                "the model's own code does something else once its batch norms are folded",
+                where="it looks at what its modules are or have (their type, a bias, the number of parameters)",
+                remedy="leave the batch norms that it looks at out with --skip (skip=)",
+            )
+        require_close(expected, actual)
+
+
+def _require_same_again(original: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> None:
+    """InputError where the original does not compute what it computed when it was recorded."""
+    if not _all_close(expected, _outputs(original, inputs), original, inputs):
+        raise InputError(
+            "the model computes something else each time it runs, so that nothing shows whether a fold is right",
+            where="twice on the same inputs, with the same random numbers",
+            remedy="let it compute the same from the same in eval(), as far as it depends on anything else",
+        )
+
+
+def _call_the_same(original: nn.Module, folded: nn.Module, inputs: Inputs, removed_calls: int) -> bool:
+    """Whether the folded module calls what the original does, but for so many calls that are gone."""
+    before, after = _calls(original, inputs), _calls(folded, inputs)
+    rest = iter(before)
+    is_part = all(any(_is_same_call(call, other) for other in rest) for call in after)
+    return is_part and len(before) - len(after) == removed_calls
+
+
+def _calls(module: nn.Module, inputs: Inputs) -> list[tuple[str, list[float]]]:
+    """The operators that a module calls, with the numbers that it gives them."""
+    return [
+        (call.op, [leaf for leaf in tree_leaves(dict(call.arguments)) if isinstance(leaf, int | float)])
+        for call in _recorded(module, inputs).calls
+        if not call.is_observation
+    ]
+
+
+def _recorded(module: nn.Module, inputs: Inputs) -> Recorder:
+    """A record of another run."""
+    recorder = Recorder({})
+    run(scratch_copy(module), inputs, recorder)
+    return recorder
+
+
+def _is_same_call(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> bool:
+    """Whether both call the same, with the same numbers; some of these may have been computed."""
+    close = partial(math.isclose, rel_tol=SELF_CHECK_TOLERANCE[torch.float32])
+    return one[0] == other[0] and len(one[1]) == len(other[1]) and all(map(close, one[1], other[1]))
 
 
 def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> None:
     """InternalError where a folded model computed something else than the original."""
-    if not _all_close(expected, actual):
+    if not _agree_within(expected, actual, SELF_CHECK_TOLERANCE):
         raise InternalError(
             "the folded module computes something else than the original on the recorded inputs",
-            where="nothing was written; a model that is not deterministic cannot be folded either",
+            where="nothing was written",
             remedy="please report this model's structure; --skip (skip=) leaves batch norms out",
         )
 
@@ -89,24 +145,38 @@ def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | Non
     except UsageError:  # its first axis is no batch, or its sizes are fixed
         return None
     try:
-        return _all_close(expected, _outputs(folded, inputs))
+        return _all_close(expected, _outputs(folded, inputs), original, inputs)
     except UsageError:
         return False
 
 
 def _outputs(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
     """What a copy computes: a batch norm that stayed in training mode writes to its buffers."""
-    scratch = structural_copy(module, share_buffers=False)
-    if module.training:
-        scratch.eval()
-    return output_tensors(run(scratch, inputs))
+    return output_tensors(run(scratch_copy(module), inputs))
 
 
-def _all_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> bool:
-    return len(actual) == len(expected) and all(map(_close, expected, actual))
+def _all_close(
+    expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], original: nn.Module, inputs: Inputs
+) -> bool:
+    """Whether outputs agree, as far as the dtypes allow in which ``original`` computes them from ``inputs``."""
+    if _agree_within(expected, actual, SELF_CHECK_TOLERANCE):
+        return True
+    dtypes = _recorded(original, inputs).dtypes.values()
+    is_in_half = any(dtype.is_floating_point and dtype not in SELF_CHECK_TOLERANCE for dtype in dtypes)
+    return is_in_half and _agree_within(expected, actual, {})
 
 
-def _close(before: torch.Tensor, after: torch.Tensor) -> bool:
+def _agree_within(
+    expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], tolerances: Mapping[torch.dtype, float]
+) -> bool:
+    """Whether outputs agree, each within the tolerance for its dtype."""
+    return len(actual) == len(expected) and all(
+        _close(before, after, tolerances.get(before.dtype, HALF_TOLERANCE))
+        for before, after in zip(expected, actual, strict=True)
+    )
+
+
+def _close(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> bool:
     """Whether two outputs agree, NaN and Inf in the same places."""
     if before.shape != after.shape or before.dtype != after.dtype or before.layout != after.layout:
         return False
@@ -115,7 +185,6 @@ def _close(before: torch.Tensor, after: torch.Tensor) -> bool:
         before, after = torch.view_as_real(before.resolve_conj()), torch.view_as_real(after.resolve_conj())
     if not before.is_floating_point():
         return torch.equal(before, after)
-    tolerance = SELF_CHECK_TOLERANCE.get(before.dtype, HALF_TOLERANCE)
     wide_before, wide_after = before.double(), after.double()
     broken = ~wide_before.isfinite()
     if not torch.equal(broken, ~wide_after.isfinite()):

@@ -12,6 +12,8 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of all batch norms has no public name
 OWN_FORWARD = tuple(cls.forward for cls in (*LAYERS, BatchNorm, nn.SyncBatchNorm))
 """The forward methods that are known to do one linear layer or batch norm, and nothing else."""
+OWN_CONVOLUTION = {kind.forward: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}  # noqa: SLF001 - a part of forward
+"""What the forward methods of convolutions leave their work to; a class, or a module, may have its own."""
 
 
 def forward_of(module: nn.Module) -> object:
@@ -21,7 +23,11 @@ def forward_of(module: nn.Module) -> object:
 
 def is_known(module: nn.Module) -> bool:
     """Whether a module is one linear layer or one batch norm, and runs no code but torch's."""
-    return forward_of(module) in OWN_FORWARD and not is_wrapped(module)
+    forward = forward_of(module)
+    if forward in OWN_CONVOLUTION:
+        convolution = getattr(module, "_conv_forward", None)
+        return getattr(convolution, "__func__", None) is OWN_CONVOLUTION[forward] and not is_wrapped(module)
+    return forward in OWN_FORWARD and not is_wrapped(module)
 
 
 def is_wrapped(module: nn.Module) -> bool:
@@ -43,8 +49,9 @@ def has_pre_hooks(module: nn.Module) -> bool:
 
 
 def has_post_hooks(module: nn.Module) -> bool:
-    """Whether hooks of the user's see what goes into ``module`` and what comes out of it."""
-    return bool(module._forward_hooks or nn.modules.module._global_forward_hooks)  # noqa: SLF001 - as said
+    """Whether hooks of the user's see what goes into ``module`` and what comes out of it, or their gradients."""
+    here = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks  # noqa: SLF001 - as said
+    return bool(here or nn.modules.module._global_forward_hooks)  # noqa: SLF001 - as said
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -57,7 +64,7 @@ def layer_lock(module: nn.Module, *, hooked: bool) -> Lock | None:
     if isinstance(module, torch.jit.ScriptModule):
         return Lock(Reason.HOOKED, "it runs in TorchScript")
     if forward_of(module) in OWN_FORWARD and hooked:
-        return Lock(Reason.HOOKED, "it has forward hooks")
+        return Lock(Reason.HOOKED, "it has hooks")
     if isinstance(module, LAYERS) and not is_known(module):
         return Lock(Reason.HOOKED, f"{type(module).__name__} has a forward method of its own")
     return None

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bnfold.errors import UsageError
-from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.running import Inputs, run
+from bnfold.formats.torch.scratch import scratch_copy
 from bnfold.formats.torch.trusted import first_line
 from bnfold.records import InputSpec
 
@@ -94,7 +94,7 @@ def _inferred(module: nn.Module) -> Inputs:
         spec = InputSpec(shape, str(first.weight.dtype).removeprefix("torch.") if first else "float32")
         inputs = _described(module, (spec,))
         try:
-            run(structural_copy(module, share_buffers=False).eval(), inputs)
+            run(scratch_copy(module).eval(), inputs)
         except UsageError as error:
             tried.append(f"{'x'.join(map(str, shape))}: {first_line(error.__cause__ or error)}")
         else:

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from bnfold.errors import UsageError
 from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.capture import stored_tensors
-from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.running import Inputs, output_tensors, run
+from bnfold.formats.torch.scratch import scratch_copy
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -24,9 +24,7 @@ Sizes = tuple[int, ...]
 
 def light_run(module: nn.Module, inputs: Inputs, unread: Unread) -> tuple[Recorder, list[str]] | None:
     """What a run of a copy called, and the ids of its outputs; None where it fails, or somebody wants to see values."""
-    scratch = structural_copy(module, share_buffers=False)
-    if module.training:
-        scratch.eval()
+    scratch = scratch_copy(module)
     recorder = LightRecorder({names[0]: tensor for names, tensor in stored_tensors(scratch)})
     try:
         outputs = run(scratch, inputs, _both(unread, recorder))

@@ -188,12 +188,12 @@ class TorchModel:
         original = self.module
         captured = self._captured if self._architecture is None else self._architecture.after(plan)
         self.module, self.structure = folded_copy(original, captured, plan, share=self.share)
+        self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         if plan.folds:
             for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
-                check_same_outputs(self.module, inputs, outputs)
+                check_same_outputs(original, self.module, inputs, outputs, removed_calls=self.removed_calls)
             path = None if self._architecture else FoldedPath.of(captured, plan, self.structure)
             self.found_out = check_other_inputs(original, self.module, self.inputs, path)
-        self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         self.counts = (len(plan.folds), len(plan))
         self.is_changed = bool(plan.changes)
         self._keep_in_checkpoint(original)

@@ -42,7 +42,7 @@ def of_operator(recording: Recording, call: Call, meaning: Meaning, owner: str) 
     if isinstance(part, torch.jit.ScriptModule):
         return Lock(Reason.HOOKED, f"{owner or 'the model'!r} runs in TorchScript")
     if is_own and owner in recording.hooked:
-        return Lock(Reason.HOOKED, "it has forward hooks")
+        return Lock(Reason.HOOKED, "it has hooks")
     if is_own and _goes(recording, owner, str(meaning.inputs[0]), call.outputs[0], [call]):
         used = _used_elsewhere(recording, filter(is_stored, meaning.inputs[1:]), owner)
         return Lock(Reason.HOOKED, used) if used else Remains(owner, calls=1)
@@ -72,7 +72,7 @@ def of_run(recording: Recording, run: ArithmeticRun) -> Remains | Lock:
         return Lock(Reason.RUNS_MORE_THAN_ONCE, f"{path!r} runs {len(recording.recorder.runs[path])} times")
     if {call.module for call in calls} == {path} and _goes(recording, path, run.data, run.output, calls):
         if path in recording.hooked:
-            return Lock(Reason.HOOKED, "it has forward hooks")
+            return Lock(Reason.HOOKED, "it has hooks")
         return Remains(path, calls=len(recording.calls_in[path]))
     leaves = sorted(recording.lineage.leaves(run.computed))
     chain = recording.lineage.chain(run.computed)
@@ -118,7 +118,7 @@ NEUTRAL = {Arithmetic.ADD: 0.0, Arithmetic.SUBTRACT: 0.0, Arithmetic.MULTIPLY: 1
 def _why(part: nn.Module, owner: str, call: Call) -> str:
     """Why a batch norm cannot be taken out."""
     if call.module == owner and isinstance(part, BatchNorm):
-        return f"{type(part).__name__} runs code of its own"
+        return f"{type(part).__name__} {'holds other modules' if is_known(part) else 'runs code of its own'}"
     return f"the code of {place(call)} calls it"
 
 
@@ -130,7 +130,7 @@ def _goes(recording: Recording, path: str, data: str, output: str, calls: Sequen
     has nothing but buffers, running statistics among them (as the frozen batch norms of torchvision and detectron).
     """
     part = recording.parts[path]
-    if isinstance(part, BatchNorm) and is_known(part):
+    if isinstance(part, BatchNorm) and is_known(part) and not part._modules:  # noqa: SLF001 - even where one is None
         return True
     if is_wrapped(part) or isinstance(part, torch.jit.ScriptModule):
         return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,16 +39,28 @@ COMPILED = "_orig_mod"
 
 
 def run(module: nn.Module, inputs: Inputs, recorder: AbstractContextManager[object] = NOBODY) -> object:
-    """One run in inference mode; parameters and random state are afterwards as before. UsageError where it fails."""
+    """One run in inference mode; parameters and random states are afterwards as before. UsageError where it fails."""
     own: Inputs = tree_map(_copied, inputs)
     try:
-        with torch.inference_mode(), torch.random.fork_rng(), WritesUndone(module.parameters()), recorder:
+        with torch.inference_mode(), _random_states_kept(), WritesUndone(module.parameters()), recorder:
             return module(**own) if isinstance(own, dict) else module(*own)
     except Exception as error:
         raise UsageError(
             f"the model fails on the example inputs: {first_line(error)}",
             remedy="give inputs that it accepts with --input (inputs=)",
         ) from error
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """The generators of torch, NumPy and Python go on afterwards as if nobody had asked them: runs draw the same."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what models draw from
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 - as above
 
 
 def _copied(value: object) -> object:

@@ -200,10 +200,9 @@ class Translation:
 
     def notes(self) -> tuple[str, ...]:
         """Batch norms that the run never reached, and whether another run might take another path."""
-        ran = {*self.owners.values(), *(call.module for call in self.calls)}
-        silent = [
-            path for path, part in self.recording.parts.items() if isinstance(part, BatchNorm) and path not in ran
-        ]
+        parts = self.recording.parts
+        ran = {id(parts[path]) for path in (*self.owners.values(), *(call.module for call in self.calls))}
+        silent = [path for path, part in parts.items() if isinstance(part, BatchNorm) and id(part) not in ran]
         notes: tuple[str, ...] = (
             (f"never ran on the example inputs, and left alone: {', '.join(silent)}",) if silent else ()
         )
