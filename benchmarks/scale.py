@@ -43,8 +43,19 @@ def residual(count: int) -> ModelProto:
     return tiny_network(count, lambda node, value, before: node("Relu", node("Add", value, before)))
 
 
-def tiny_network(count: int, close: Callable[[Callable[..., str], str, str], str], channels: int = 4) -> ModelProto:
-    """``count`` blocks of a 1×1 convolution and a batch norm; ``close(node, value, before)`` ends each."""
+def row(count: int) -> ModelProto:
+    """One Conv, and ``count`` batch norms directly behind one another."""
+    return tiny_network(count, lambda _, value, __: value, batch_norms=count)
+
+
+def tiny_network(
+    count: int,
+    close: Callable[[Callable[..., str], str, str], str],
+    *,
+    channels: int = 4,
+    batch_norms: int = 1,
+) -> ModelProto:
+    """``count`` batch norms, behind a 1×1 convolution so many each; ``close(node, value, before)`` follows each."""
     random = np.random.default_rng(0)
     nodes: list[NodeProto] = []
     tensors: list[TensorProto] = []
@@ -58,9 +69,10 @@ def tiny_network(count: int, close: Callable[[Callable[..., str], str, str], str
         return f"t{len(tensors) - 1}"
 
     value = "x"
-    for _ in range(count):
+    for number in range(count):
         before = value
-        value = node("Conv", value, tensor(-1, 1, channels, channels, 1, 1))
+        if number % batch_norms == 0:
+            value = node("Conv", value, tensor(-1, 1, channels, channels, 1, 1))
         value = node("BatchNormalization", value, *(tensor(*ends, channels) for ends in PARAMETERS.values()))
         value = close(node, value, before)
     return network(nodes, tensors, value, channels)
@@ -131,7 +143,7 @@ def copy_seconds(source: Path, output: Path) -> float:
 def many(folder: Path) -> str:
     """The table of networks with many batch norms; growth is that of processor time."""
     rows = []
-    for name, build in {"plain": plain, "residual": residual}.items():
+    for name, build in {"plain": plain, "residual": residual, "row": row}.items():
         runs: dict[int, list[Run]] = {count: [] for count in COUNTS}
         for count in COUNTS:
             (folder / f"{name}{count}.onnx").write_bytes(build(count).SerializeToString())

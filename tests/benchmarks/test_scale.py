@@ -6,12 +6,12 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import ModelProto
-from scale import convert, plain, residual, write_large
+from scale import convert, plain, residual, row, write_large
 
 import bnfold
 
 
-@pytest.mark.parametrize("build", [plain, residual])
+@pytest.mark.parametrize("build", [plain, residual, row])
 def test_every_tiny_batch_norm_folds(tmp_path: Path, build: Callable[[int], ModelProto]) -> None:
     onnx.checker.check_model(build(5), full_check=True)
     (tmp_path / "model.onnx").write_bytes(build(5).SerializeToString())
