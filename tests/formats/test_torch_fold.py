@@ -320,6 +320,26 @@ def test_a_root_in_training_mode_folds_as_in_inference_and_stays_in_training() -
     assert_close(run(result.model, IMAGE), run(net, IMAGE))
 
 
+def test_what_is_folded_in_inference_mode_can_be_trained_afterwards() -> None:
+    with torch.inference_mode():
+        folded = fold(layers(conv=nn.Conv2d(3, 4, 3, bias=False)), IMAGE, copy=True).model
+    for tensor in (folded.conv.weight, folded.conv.bias):
+        assert not tensor.is_inference()
+    net = layers(conv=nn.Conv2d(3, 4, 3, bias=False))
+    with torch.inference_mode():
+        folded = fold(net, IMAGE).model
+    folded(IMAGE).sum().backward()
+    assert folded.conv.weight.grad is not None
+
+
+def test_a_module_that_was_made_in_inference_mode_folds() -> None:
+    with torch.inference_mode():
+        net = layers()
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert_close(run(result.model, IMAGE), run(net, IMAGE))
+
+
 def test_the_random_state_stays() -> None:
     net = Wired(lambda net, x: net.bn(net.conv(x)) + torch.rand_like(x))
     torch.manual_seed(3)

@@ -137,8 +137,9 @@ class Result:
         lambda y: Pair(y, y * 2),
         Result,
         lambda y: (y, 3, "text"),
+        lambda y: (y, nn.Parameter(y + 1)),
     ],
-    ids=["dict", "named tuple", "dataclass", "tensors and more"],
+    ids=["dict", "named tuple", "dataclass", "tensors and more", "with a parameter"],
 )
 def test_outputs_of_any_shape(wrap: Any) -> None:
     class Wrapped(Net):
@@ -175,6 +176,7 @@ def test_a_wrapper_inside_stays() -> None:
     assert type(result.model.get_submodule("0")) is nn.DataParallel
 
 
-def test_a_list_of_what_is_no_input_is_refused() -> None:
+@pytest.mark.parametrize("inputs", [[SMALL, ("text",)], SMALL.numpy(), "text"], ids=["a list", "an array", "a text"])
+def test_what_is_no_input_is_refused(inputs: Any) -> None:
     with pytest.raises(UsageError, match="neither tensors nor shapes"):
-        fold(Net(), [SMALL, ("text",)])  # type: ignore[arg-type]
+        fold(Net(), inputs)

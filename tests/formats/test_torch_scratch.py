@@ -13,6 +13,7 @@ from torch import nn
 from torch_modules import shaken, verdicts
 
 from bnfold import fold
+from bnfold.errors import InputError
 
 IMAGE = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
 
@@ -101,3 +102,68 @@ def test_attributes_of_a_parameter_are_there_when_the_module_runs() -> None:
     net: Any = Restless(change)
     net.conv.weight.gain = 3
     assert verdicts(fold(net, IMAGE, skip="*").plan) == {"bn": "excluded-by-user"}
+
+
+class Again(nn.Module):
+    """Two batch norms behind a conv; which of them runs, ``path`` says."""
+
+    def __init__(self, path: Callable[[Any], nn.Module]) -> None:
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.register_buffer("count", torch.zeros(()))
+        self.runs = 0
+        self.last: torch.Tensor | None = None
+        self.seen: list[int] = []
+        self.path = [path]
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.path[0](self)(self.conv(x))
+        self.last = result
+        return result
+
+
+def by_number(net: Any) -> Any:
+    net.runs += 1
+    return net.first if net.runs == 1 else net.second
+
+
+def by_buffer(net: Any) -> Any:
+    net.count += 1
+    return net.first if net.count == 1 else net.second
+
+
+def by_list(net: Any) -> Any:
+    net.seen.append(1)
+    return net.first if len(net.seen) == 1 else net.second
+
+
+def swapped(net: Any) -> Any:
+    net.first, net.second = net.second, net.first
+    return net.first
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(by_number, id="a number"),
+        pytest.param(by_buffer, id="a buffer"),
+        pytest.param(by_list, id="a list"),
+        pytest.param(swapped, id="parts change places"),
+        pytest.param(lambda net: net.first if net.last is None else nn.Identity(), id="what the last run gave"),
+    ],
+)
+def test_a_path_that_changes_from_run_to_run_is_an_error_that_says_so(path: Callable[[Any], nn.Module]) -> None:
+    net = Again(path)
+    with pytest.raises(InputError, match="when it runs again"):
+        fold(net, IMAGE)
+    assert not fold(net, IMAGE, skip="*").plan.folds
+
+
+def test_state_that_does_not_change_the_path_is_no_hindrance() -> None:
+    net = Again(lambda net: (net.count.add_(1), net.seen.append(1), net.first)[-1])
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"first": "conv"}
+    for _ in range(3):
+        expected, actual = net(IMAGE), result.model(IMAGE)
+    assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-4)

@@ -19,8 +19,12 @@ from bnfold.formats.torch.structure import Structure, remove
 from bnfold.formats.torch.tensors import as_tensor, folded_arrays, like
 
 
+@torch.inference_mode(mode=False)
 def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool) -> tuple[nn.Module, Structure]:
-    """A folded copy of ``module``; with ``share``, untouched tensors are those of the original."""
+    """A folded copy of ``module``; with ``share``, untouched tensors are those of the original.
+
+    Also a caller in inference mode gets tensors that can be trained afterwards.
+    """
     silenced = [str(name) for fold in plan.folds if fold.leaving for name in fold.bn.inputs[1:3]]
     remains = [captured.remains[fold.bn.index] for fold in plan.folds if not fold.leaving]
     replaced = {name: values for remain in remains for name, values in remain.neutral.items()}

@@ -15,7 +15,7 @@ from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
-from bnfold.formats.torch.scratch import scratch_copy
+from bnfold.formats.torch.scratch import scratch_copy, state_of
 from bnfold.formats.torch.trusted import first_line
 
 SELF_CHECK_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
@@ -33,8 +33,10 @@ def check_same_outputs(
     something else once the batch norms are gone, or never computes the same twice. ``removed_calls``: so many of the
     calls of ``original`` should be gone.
     """
+    scratch = scratch_copy(folded)
+    state = state_of(scratch)
     try:
-        actual = _outputs(folded, inputs)
+        actual = output_tensors(run(scratch, inputs))
     except UsageError as error:
         raise InputError(
             f"the model's own code needs a batch norm that was folded: {first_line(error.__cause__ or error)}",
@@ -50,6 +52,28 @@ def check_same_outputs(
                 remedy="leave the batch norms that it looks at out with --skip (skip=)",
             )
         require_close(expected, actual)
+    if state_of(scratch) != state:
+        _require_same_next(original, scratch, inputs)
+
+
+def _require_same_next(original: nn.Module, folded: nn.Module, inputs: Inputs) -> None:
+    """InputError where a module that keeps something from run to run computes another next time than ``folded`` does.
+
+    ``folded`` is a copy that has run once.
+    """
+    scratch = scratch_copy(original)
+    run(scratch, inputs)
+    expected = output_tensors(run(scratch, inputs))
+    try:
+        actual = output_tensors(run(folded, inputs))
+    except UsageError:
+        actual = []
+    if not _all_close(expected, actual, original, inputs):
+        raise InputError(
+            "the model takes another path when it runs again, on which it cannot be folded",
+            where="its outputs on the example inputs are right the first time, and not the second",
+            remedy="leave the batch norms on that path out with --skip (skip=)",
+        )
 
 
 def _require_same_again(original: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> None:
@@ -180,7 +204,7 @@ def _close(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> bool:
     """Whether two outputs agree, NaN and Inf in the same places."""
     if before.shape != after.shape or before.dtype != after.dtype or before.layout != after.layout:
         return False
-    before, after = before.to_dense(), after.to_dense()
+    before, after = before.detach().to_dense(), after.detach().to_dense()
     if before.is_complex():
         before, after = torch.view_as_real(before.resolve_conj()), torch.view_as_real(after.resolve_conj())
     if not before.is_floating_point():

@@ -43,7 +43,7 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
         return (given,)
     if isinstance(given, dict):
         return given
-    if not given:
+    if given is None or (isinstance(given, Sequence) and not given):
         return _inferred(module)
     items = tuple(given) if isinstance(given, Sequence) else (given,)
     specs = [item for item in items if isinstance(item, InputSpec)]

@@ -58,10 +58,16 @@ def _not_writable(recording: Recording, call: Call, meaning: Meaning) -> str:
     for word, value in zip(PARAMETERS, meaning.inputs[1:], strict=True):
         if value is None:
             continue
-        used = recording.further_uses(value, [call]) if is_stored(value) else "is computed by code of the model"
+        used = recording.further_uses(value, [call]) if is_stored(value) else _origin(recording, value)
         if used:
             return f"its {word} {used}"
     return ""
+
+
+def _origin(recording: Recording, value: str) -> str:
+    """Where a parameter of a batch norm comes from that the module does not hold."""
+    is_made = any(value in call.outputs for call in recording.recorder.calls if not call.is_observation)
+    return "is computed by code of the model" if is_made else "is no parameter or buffer of the module"
 
 
 def of_run(recording: Recording, run: ArithmeticRun) -> Remains | Lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import nn
 
@@ -19,7 +21,8 @@ def scratch_copy(module: nn.Module) -> nn.Module:
     values = [value for part in module.modules() for value in vars(part).values()]
     plain = [value for value in values if type(value) is torch.Tensor and id(value) not in registered]
     instead: dict[int, torch.Tensor] = {id(tensor): tensor.detach().clone() for tensor in plain}
-    instead |= {id(tensor): _alias(tensor) for tensor in module.parameters() if type(tensor) is nn.Parameter}
+    own = [tensor for tensor in module.parameters() if type(tensor) is nn.Parameter and not tensor.is_inference()]
+    instead |= {id(tensor): _alias(tensor) for tensor in own}
     scratch = structural_copy(module, share_buffers=False, instead=instead)
     return scratch.eval() if module.training else scratch
 
@@ -29,3 +32,29 @@ def _alias(parameter: nn.Parameter) -> nn.Parameter:
     alias = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
     vars(alias).update(vars(parameter))
     return alias
+
+
+def state_of(scratch: nn.Module) -> list[object]:
+    """What a run of a copy may have changed, as far as that can be told: unequal where anything has been."""
+    parts = list(scratch.modules())
+    return [id(part) for part in parts] + [
+        (name, _identity(value)) for part in parts for name, value in _items(part) if name not in OF_TORCH
+    ]
+
+
+OF_TORCH = frozenset(name for name in vars(nn.Module()) if name not in {"training", "_buffers"})
+"""The attributes of every module, but for those of interest."""
+
+
+def _items(part: nn.Module) -> list[tuple[str, object]]:
+    """The attributes of a module, its buffers and the parts that it holds."""
+    return [*vars(part).items(), *part._buffers.items(), *part._modules.items()]  # noqa: SLF001 - as it stands
+
+
+def _identity(value: object) -> object:
+    """What is another after a change: the value of a number or a word, the place of all else and how full it is."""
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, torch.Tensor):
+        return id(value), 0 if value.is_inference() else value._version  # noqa: SLF001 - how often it was written to
+    return id(value), len(value) if isinstance(value, list | dict | set | deque) else 0
