@@ -132,28 +132,28 @@ def bench(
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     models = Models.at([Path(original), Path(folded), *map(Path, more)], opening)
     asked = (runtime,) if isinstance(runtime, str) else runtime
-    cases: list[BenchCase] = []
-    for name in asked or models.runtimes():
-        with models.threads(threads):
-            sessions = models.timed(name, threads)
-            candidates = [
-                timing.Candidate(str(path), session) for path, session in zip(models.paths, sessions, strict=True)
-            ]
-            cases += timing.bench(
-                candidates,
-                batch,
-                optimises=name == "ort",
-                effort=timing.Effort(min_seconds),
-                sizes=described_sizes(inputs),
-                progress=_labelled(progress, f"timing in {name}"),
-            )
+
+    def timed(name: str) -> tuple[BenchCase, ...]:
+        """One runtime's cases; its sessions are gone before the next one's are opened."""
+        sessions = models.timed(name, threads)
+        return timing.bench(
+            [timing.Candidate(str(path), session) for path, session in zip(models.paths, sessions, strict=True)],
+            batch,
+            optimises=name == "ort",
+            effort=timing.Effort(min_seconds),
+            sizes=described_sizes(inputs),
+            progress=_labelled(progress, f"timing in {name}"),
+        )
+
+    with models.threads(threads):
+        cases = tuple(case for name in asked or models.runtimes() for case in timed(name))
     first, *others = models.records()
     return BenchReport(
         version=__version__,
         source=first,
         outputs=tuple(others),
         environment=environment(models.packages(), threads=threads),
-        cases=tuple(cases),
+        cases=cases,
         fail_if_slower_percent=fail_if_slower,
         passed=fail_if_slower is None or timing.none_slower(cases, fail_if_slower),
     )

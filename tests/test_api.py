@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from bnfold import api
 from bnfold.cli.entry import run
 from bnfold.errors import BnfoldError, CheckFailedError, InputError, OutputError, RequirementError, UsageError
 from bnfold.records import BenchReport, ConvertReport, InspectReport, Report, VerifyReport
+from bnfold.runtime.session import Session
+from bnfold.sessions import Models
 
 IMAGE = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(8))
 SCHEMA = Path(bnfold.__file__).parent / "report.schema.json"
@@ -340,6 +343,24 @@ def test_bench_reports_raw_samples_of_every_case(model: Path, tmp_path: Path) ->
     assert isinstance(report, BenchReport)
     assert len(report.cases) == 2
     assert all(timing.samples_ms for case in report.cases for timing in case.timings)
+
+
+def test_bench_lets_one_runtimes_sessions_go_before_it_opens_the_next_ones(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may hold a copy of all weights."""
+    opened: list[weakref.ref[Session]] = []
+    open_sessions = Models.timed
+
+    def observed(models: Models, runtime: str, threads: int | None) -> list[Session]:
+        assert all(reference() is None for reference in opened)
+        sessions = open_sessions(models, runtime, threads)
+        opened.extend(map(weakref.ref, sessions))
+        return sessions
+
+    monkeypatch.setattr(Models, "timed", observed)
+    bnfold.bench(model, model, batch=[1], min_seconds=0, threads=1)
+    assert len(opened) == 4
 
 
 def test_every_report_is_valid_json_of_the_schema_that_ships(model: Path, tmp_path: Path) -> None:
