@@ -69,6 +69,12 @@ class DataError(BnfoldError):
     exit_code = 7
 
 
+class LimitError(BnfoldError):
+    """A limit of the machine's was hit: its memory."""
+
+    exit_code = 8
+
+
 class InternalError(BnfoldError):
     """A bug of bnfold's own, found by its own checks."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
 from bnfold.cli.options import ModelOptions, model_options, report_options
-from bnfold.cli.parameters import sizes
+from bnfold.cli.parameters import FiniteRange, file_path, sizes
 from bnfold.cli.result import Presentation
 from bnfold.errors import CheckFailedError
 
@@ -22,6 +22,9 @@ Examples:
   bnfold bench a.onnx b.onnx --fail-if-slower 5 --report bench.json
 """
 
+_MOST_THREADS: Final = 1024
+"""onnxruntime starts as many as it is told, and 100,000 bring the machine to a halt."""
+
 
 class BenchOptions(ModelOptions):
     """The stopwatch's options, as the API names them."""
@@ -34,9 +37,9 @@ class BenchOptions(ModelOptions):
 
 
 @click.command("bench", epilog=_EXAMPLES)
-@click.argument("original", type=click.Path(path_type=Path))
-@click.argument("folded", type=click.Path(path_type=Path))
-@click.argument("more", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("original", type=file_path)
+@click.argument("folded", type=file_path)
+@click.argument("more", nargs=-1, type=file_path)
 @click.option("--batch", type=sizes, default="1,32", metavar="N,N,...", help="Batch sizes. [default: 1,32]")
 @click.option(
     "--runtime",
@@ -45,15 +48,15 @@ class BenchOptions(ModelOptions):
     callback=lambda _context, _option, value: value or None,
     help="ort-off: no optimisations; repeatable. [default: all]",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the runtime.")
+@click.option("--threads", type=click.IntRange(1, _MOST_THREADS), metavar="N", help="Threads of the runtime.")
 @click.option(
     "--min-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=1.0,
     metavar="X",
     help="Time at least this long per case. [default: 1]",
 )
-@click.option("--fail-if-slower", type=click.FloatRange(min=0), metavar="PERCENT", help="Exit 1 if slower by more.")
+@click.option("--fail-if-slower", type=FiniteRange(min=0), metavar="PERCENT", help="Exit 1 if slower by more.")
 @model_options
 @report_options
 def command(

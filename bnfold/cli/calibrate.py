@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from bnfold.cli.options import DataOptions, ModelOptions, data_options, model_options, report_options
+from bnfold.cli.parameters import file_path
 from bnfold.cli.result import Presentation
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ class CalibrateOptions(ModelOptions, DataOptions):
 
 
 @click.command("calibrate", epilog=_EXAMPLES)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=file_path)
 @click.option(
     "--data", required=True, metavar="DATA", help="mnist (its training images), FILE.npz or DIR; like training data."
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Where to.")
+@click.option("-o", "--output", required=True, type=file_path, metavar="OUT", help="Where to.")
 @click.option("--refresh", is_flag=True, help="Re-estimate statistics that exist, too.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @data_options

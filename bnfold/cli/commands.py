@@ -88,7 +88,7 @@ bnfold = InOrder(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Folds every batch norm of a trained network that can be folded exactly, and says why the others stay.",
     epilog="Exit codes: 0 done, 1 check failed, 2 usage, 3 input, 4 refused for safety, 5 --require-fold not met, "
-    "6 output not written, 7 data set, 70 our bug.",
+    "6 output not written, 7 data set, 8 out of memory, 70 our bug.",
     params=[],
 )
 bnfold = click.version_option(__version__, message="%(prog)s %(version)s")(bnfold)

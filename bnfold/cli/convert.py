@@ -14,6 +14,7 @@ import click
 from bnfold.cli.blas import one_blas_thread
 from bnfold.cli.failures import Debugging, say
 from bnfold.cli.options import PlanOptions, plan_options, report_options
+from bnfold.cli.parameters import FiniteRange, file_path
 from bnfold.cli.result import Presentation
 from bnfold.cli.streams import put_error, put_result
 from bnfold.errors import BnfoldError, UsageError
@@ -57,10 +58,8 @@ class ConvertCommand(click.Command):
 
 
 @click.command("convert", cls=ConvertCommand, epilog=_EXAMPLES)
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Default: NAME.folded.EXT beside MODEL."
-)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=file_path)
+@click.option("-o", "--output", type=file_path, metavar="OUT", help="Default: NAME.folded.EXT beside MODEL.")
 @click.option("--out-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write each NAME.folded.EXT into DIR.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option(
@@ -82,7 +81,7 @@ class ConvertCommand(click.Command):
     help="Exit 5 unless any or all were folded; alone: any.",
 )
 @click.option("--pair", "pairs", multiple=True, metavar="LAYER=BN", help="Fold a bare state_dict; auto lists.")
-@click.option("--eps", type=click.FloatRange(min=0), metavar="X", help="The pairs' ε. [default: 1e-05]")
+@click.option("--eps", type=FiniteRange(min=0), metavar="X", help="The pairs' ε. [default: 1e-05]")
 @click.option(
     "--to",
     type=click.Choice(["onnx", "pt", "pt2", "safetensors"]),

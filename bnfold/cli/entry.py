@@ -1,11 +1,12 @@
 """From a command line to an exit code: every way a run can end is decided here.
 
-The codes are fixed (see ``bnfold.errors``); 130 and 143 are what shells report for SIGINT and SIGTERM.
+The codes are fixed (see ``bnfold.errors``); 130, 143 and 129 are what shells report for SIGINT, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from bnfold.cli.streams import put_error, take_over_stdout
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+HUNG_UP: Final = 129
 
 _GARBAGE_THRESHOLD: Final = 20_000
 """Python's 700 has the imports searched for garbage, of which they make none, for 20 ms of a small model's 450."""
@@ -29,6 +31,8 @@ def main() -> NoReturn:
     """Run the command line of this process, and end the process."""
     take_over_stdout()
     signal.signal(signal.SIGTERM, _terminate)
+    if os.name != "nt" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _terminate)
     gc.set_threshold(_GARBAGE_THRESHOLD)
     exit_code = run(sys.argv[1:])
     gc.freeze()  # or the end of the process would search all there is for garbage, 50 ms of a small model's 450
@@ -53,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Leave by an exception, so that temporary files are removed; a second SIGTERM does not disturb that."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(TERMINATED)
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, so that temporary files are removed; a second signal does not disturb that."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(TERMINATED if number == signal.SIGTERM else HUNG_UP)

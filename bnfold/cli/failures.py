@@ -6,7 +6,7 @@ import click
 
 from bnfold import __version__
 from bnfold.cli.streams import put_error
-from bnfold.errors import BnfoldError, InternalError
+from bnfold.errors import BnfoldError, InternalError, LimitError
 from bnfold.files.names import printable
 
 
@@ -19,8 +19,9 @@ class Debugging:
 
 def say(error: BaseException, debugging: Debugging, about: str = "") -> int:
     """Print an error, ours or a bug of ours; its exit code. ``about`` is named where the error does not name it."""
-    if isinstance(error, BnfoldError):
-        lines, exit_code = [error.what, error.where, error.remedy], error.exit_code
+    told = _out_of_memory(error) if isinstance(error, MemoryError) else error
+    if isinstance(told, BnfoldError):
+        lines, exit_code = [told.what, told.where, told.remedy], told.exit_code
     else:
         lines, exit_code = _bug_report(error, debugging), InternalError.exit_code
     if about and about not in "".join(lines):
@@ -39,7 +40,13 @@ def say_usage(error: click.ClickException) -> None:
     if context is None or isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()  # the help that was not asked for is longer than any error
         return
-    _say(error.format_message(), context.get_usage(), f"{context.command_path} --help lists the options")
+    what = " ".join(error.format_message().split())  # click breaks the lines of some
+    _say(what, context.get_usage(), f"{context.command_path} --help lists the options")
+
+
+def _out_of_memory(error: MemoryError) -> LimitError:
+    what = f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
+    return LimitError(what, remedy="use smaller inputs (--batch, --samples, --input), or a machine with more")
 
 
 def _bug_report(error: BaseException, debugging: Debugging) -> list[str]:

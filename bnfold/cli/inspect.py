@@ -9,6 +9,7 @@ import click
 
 from bnfold.cli.blas import one_blas_thread
 from bnfold.cli.options import PlanOptions, plan_options, report_options
+from bnfold.cli.parameters import file_path
 from bnfold.cli.result import Presentation
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Examples:
 
 
 @click.command("inspect", epilog=_EXAMPLES)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=file_path)
 @plan_options
 @report_options
 def command(*, model: Path, presentation: Presentation, **options: Unpack[PlanOptions]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar
 import click
 
 from bnfold.cli.failures import Debugging
-from bnfold.cli.parameters import factory, input_spec, report_file
+from bnfold.cli.parameters import FiniteRange, factory, finite, input_spec, report_file
 from bnfold.cli.result import FORMS, Presentation
 from bnfold.records import InputSpec
 
@@ -75,8 +75,8 @@ def data_options(function: _Function) -> _Function:
         function,
         click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use only so many samples."),
         click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples per run."),
-        click.option("--mean", type=float, metavar="X", help="Subtracted from the scaled pixels."),
-        click.option("--std", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Divides what is left."),
+        click.option("--mean", type=finite, metavar="X", help="Subtracted from the scaled pixels."),
+        click.option("--std", type=FiniteRange(min=0, min_open=True), metavar="X", help="Divides what is left."),
         click.option(
             "--scale",
             type=click.Choice(["1", "255"]),

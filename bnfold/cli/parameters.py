@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import PurePath
-from typing import Final
+from pathlib import Path, PurePath
+from typing import Any, Final
 
 import click
 
@@ -32,8 +32,27 @@ DTYPES: Final = {
 }
 """The short names of dtypes; the long ones, which are NumPy's, are understood too."""
 
+file_path: Final = click.Path(path_type=Path, readable=False)
+"""A file's name; whether it can be read is for its reader to find out, who has an exit code for it."""
+
 # A name may contain everything, ":" and "=" included ("input:0" is common).
 _INPUT_SPEC: Final = re.compile(r"(?:(?P<name>.+)=)?(?P<shape>[0-9]+(?:x[0-9]+)*)(?::(?P<dtype>[a-z0-9]+))?")
+
+
+class FiniteRange(click.FloatRange):
+    """A number between limits; NaN, which no limit stops, and infinities are none."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """The number. Raises BadParameter, as click's own types do."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
 
 
 def input_spec(text: str) -> InputSpec:
@@ -61,13 +80,18 @@ def factory(text: str) -> str:
 def tolerance(text: str) -> tuple[str, float]:
     """``[OUTPUT:]X``, as the output's name (empty for all outputs; it may contain colons) and X."""
     name, _, number = text.rpartition(":")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
+    value = _number(number)
     if not (math.isfinite(value) and value >= 0):
         raise click.BadParameter(f"'{text}': expected a number such as 1e-5, or OUTPUT:1e-5.")
     return name, value
+
+
+def finite(text: str) -> float:
+    """Any number that is neither NaN nor infinite."""
+    value = _number(text)
+    if not math.isfinite(value):
+        raise click.BadParameter(f"'{text}': expected a number such as 0.5.")
+    return value
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -85,3 +109,11 @@ def report_file(text: str) -> str:
         known = f"{', '.join(others)} or {last}"
         raise click.BadParameter(f"'{text}': the name must end in {known}, which says the form.")
     return text
+
+
+def _number(text: str) -> float:
+    """What the text says; NaN where it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

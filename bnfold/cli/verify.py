@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from bnfold.cli.options import DataOptions, ModelOptions, data_options, model_options, report_options
-from bnfold.cli.parameters import tolerance
+from bnfold.cli.parameters import FiniteRange, file_path, tolerance
 from bnfold.cli.result import Presentation
 from bnfold.errors import CheckFailedError
 
@@ -43,8 +43,8 @@ def _by_output(
 
 
 @click.command("verify", epilog=_EXAMPLES)
-@click.argument("original", type=click.Path(path_type=Path))
-@click.argument("folded", type=click.Path(path_type=Path))
+@click.argument("original", type=file_path)
+@click.argument("folded", type=file_path)
 @click.option("--data", default="random", metavar="DATA", help="mnist, random, FILE.npz or DIR. [default: random]")
 @data_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of random data. [default: 0]")
@@ -67,7 +67,7 @@ def _by_output(
 @click.option(
     "--max-flips", type=click.IntRange(min=0), default=0, metavar="N", help="Predictions that may flip. [default: 0]"
 )
-@click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), metavar="X", help="Allowed loss; 0.001 is 0.1 %.")
+@click.option("--max-accuracy-drop", type=FiniteRange(0, 1), metavar="X", help="Allowed loss; 0.001 is 0.1 %.")
 @click.option("--layers", is_flag=True, help="Compare inner values too: where does a difference begin?")
 @model_options
 @report_options

@@ -56,7 +56,7 @@ def load_npz(path: Path) -> DataSet:
         held = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         if "x" not in held:
             others = shorten(", ".join(map(repr, held)), width=_WIDTH, placeholder="…")
-            raise _refusal(path, f"there is no `x` in the archive, only {others or 'nothing'}")
+            raise _refusal(path, f"there is no `x` in the archive, {f'only {others}' if others else 'which is empty'}")
         x = read_member(archive, "x")
         y = read_member(archive, "y") if "y" in held else None
     return _checked(DataSet(name=path.name, x=x, y=y, origin=str(path), images=_holds_pixels(x)))

@@ -75,7 +75,7 @@ _REMEDIES: Final = {
     Kind.TEXT: "give the model file itself; a PyTorch class is named with --model pkg.module:factory",
     Kind.EMPTY: "it was never written to the end: export or copy the model again",
     Kind.SPECIAL: "save the model to a file first",
-    Kind.UNKNOWN: "bnfold reads .onnx, .safetensors, .pt and .pth",
+    Kind.UNKNOWN: "bnfold reads .onnx, .safetensors, .pt, .pth and .pt2; if it is one of these, it is damaged",
 }
 
 

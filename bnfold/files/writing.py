@@ -32,6 +32,9 @@ _REMEDIES = {
     errno.EACCES: "write to a folder that is yours, or change its permissions",
     errno.EPERM: "write to a folder that is yours, or change its permissions",
     errno.EROFS: "write to another disk",
+    errno.EEXIST: "a file has that name: choose another one",
+    errno.ENOTDIR: "a file is where a folder should be: choose another name",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write to another disk",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 

@@ -45,6 +45,12 @@ REFUSED = {
     "a batch that is no number": ("bench a b --batch 1,many", "'1,many': expected whole numbers such as 1,32,1000."),
     "a batch of zero": ("bench a b --batch 0", "'0': expected whole numbers"),
     "an unknown runtime": ("bench a b --runtime tvm", "'tvm' is not one of 'ort', 'ort-off', 'torch'."),
+    "a mean that is no number": ("verify a b --mean nan", "'nan': expected a number such as 0.5."),
+    "a standard deviation without end": ("verify a b --std inf", "'inf' is no finite number."),
+    "a limit that nothing could pass": ("bench a b --fail-if-slower nan", "'nan' is no finite number."),
+    "an accuracy drop that is no number": ("verify a b --max-accuracy-drop nan", "'nan' is no finite number."),
+    "more threads than any machine runs": ("bench a b --threads 100000", "100000 is not in the range 1<=x<=1024"),
+    "a data set without its name": ("data fetch", "Missing argument 'mnist'. Choose from: mnist"),
     "no time": ("bench a b --min-seconds 0", "0.0 is not in the range x>0"),
     "what to require": ("convert m.onnx --require-fold=most", "'most' is not one of 'any', 'all'."),
 }
@@ -62,6 +68,16 @@ def test_is_refused_in_three_lines_with_exit_code_2(api: Api, bnfold: CommandLin
     assert len(lines) == 3
     assert outcome.out == ""
     assert api.calls == []
+
+
+@pytest.mark.parametrize("words", ["inspect m", "convert m -o m", "verify m m", "bench m m m"], ids=str)
+def test_whether_a_file_can_be_read_is_left_to_its_reader(
+    api: Api, bnfold: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    (tmp_path / "m").touch()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    bnfold(*words.split())
+    assert [call[0] for call in api.calls] == [words.split(maxsplit=1)[0]]
 
 
 MODEL: dict[str, Any] = {"factory": None, "inputs": None, "trust_code": False, "key": None}

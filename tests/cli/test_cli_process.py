@@ -53,6 +53,7 @@ def by_shell(words: str) -> subprocess.CompletedProcess[str]:
     [
         pytest.param(signal.SIGINT, 130, "interrupted\n", id="SIGINT"),
         pytest.param(signal.SIGTERM, 143, "", id="SIGTERM"),
+        pytest.param(signal.SIGHUP, 129, "", id="SIGHUP, as where the terminal is closed"),
     ],
 )
 @pytest.mark.parametrize("existing", [True, False], ids=["over an old file", "a new file"])

@@ -19,6 +19,7 @@ from bnfold.errors import (
     DataError,
     InputError,
     InternalError,
+    LimitError,
     OutputError,
     RequirementError,
     UnsafeError,
@@ -52,6 +53,7 @@ COMMANDS: dict[str, tuple[str, Report]] = {
         (RequirementError, 5),
         (OutputError, 6),
         (DataError, 7),
+        (LimitError, 8),
         (InternalError, 70),
     ],
 )
@@ -87,6 +89,22 @@ def test_debug_shows_the_traceback(api: Api, bnfold: CommandLine, error: Excepti
     outcome = bnfold("inspect", "m.onnx", "--debug")
     assert "Traceback (most recent call last)" in outcome.err
     assert "--debug shows" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        pytest.param(MemoryError("Unable to allocate 570. TiB"), ": Unable to allocate 570. TiB", id="of NumPy's"),
+        pytest.param(MemoryError(), "", id="bare"),
+    ],
+)
+def test_too_little_memory_is_exit_code_8_and_no_bug(
+    api: Api, bnfold: CommandLine, error: MemoryError, what: str
+) -> None:
+    api.answers["bench"] = error
+    outcome = bnfold("bench", "m.onnx", "f.onnx")
+    assert outcome.code == 8
+    assert outcome.err.startswith(f"error: there is not enough memory{what}\n  use smaller inputs")
 
 
 def test_the_end_of_a_file_inside_a_reader_is_a_bug_and_not_an_interrupt(api: Api, bnfold: CommandLine) -> None:

@@ -45,7 +45,7 @@ def with_header(entry: str) -> bytes:
         pytest.param(lambda path: path.write_bytes(b""), "not a zip file", id="empty"),
         pytest.param(lambda path: path.write_bytes(npy(SAMPLES)), "not a zip file", id="npy"),
         pytest.param(archive_of(a=npy(SAMPLES), b=npy(SAMPLES)), "no `x` in the archive, only 'a', 'b'", id="no-x"),
-        pytest.param(archive_of(), "no `x` in the archive, only nothing", id="no-members"),
+        pytest.param(archive_of(), "no `x` in the archive, which is empty", id="no-members"),
         pytest.param(archive_of(x=npy(np.array([{}]))), "allow_pickle=False", id="pickled-x"),
         pytest.param(archive_of(x=npy(SAMPLES), y=npy(np.array([{}] * 4))), "allow_pickle=False", id="pickled-y"),
         pytest.param(archive_of(x=b"no array"), "magic string", id="no-array"),

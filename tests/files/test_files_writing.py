@@ -102,8 +102,14 @@ def test_a_folder_is_created_with_those_above_it_once(tmp_path: Path) -> None:
 
 def test_a_folder_cannot_be_created_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot create the folder .*Not a directory"):
+    with pytest.raises(OutputError, match=r"cannot create the folder .*Not a directory\n.*choose another name"):
         create_folder(tmp_path / "file" / "folder")
+
+
+def test_a_folder_cannot_be_created_where_a_file_has_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"File exists\na file has that name: choose another one"):
+        create_folder(tmp_path / "file")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

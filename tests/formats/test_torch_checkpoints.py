@@ -24,7 +24,7 @@ from torch_modules import TOLERANCE, assert_close, run, shaken
 
 import bnfold
 from bnfold import load_folded
-from bnfold.errors import InputError, UnsafeError
+from bnfold.errors import InputError, UnsafeError, UsageError
 
 NAMES = ["bn", "grouped_bn", "late_bn", "dense_bn"]
 FOLDED = {"bn", "grouped_bn", "dense_bn"}
@@ -198,6 +198,7 @@ def test_a_state_dict_of_other_shapes_names_them(bnfold: CommandLine, tmp_path: 
         ("checkpoint_files:ends_the_process", "the factory failed: SystemExit: 2"),
         ("checkpoint_files:a_number", "made an int"),
         ("checkpoint_files:NOT_CALLABLE", "not callable"),
+        ("torch.nn:Linear", "bnfold calls it without arguments"),
     ],
 )
 def test_a_wrong_factory_is_exit_2(bnfold: CommandLine, plain: Path, factory: str, said: str) -> None:
@@ -566,6 +567,11 @@ def test_load_folded_runs_no_code_and_takes_no_onnx(tmp_path: Path) -> None:
         load_folded(Net(), tmp_path / "net.pt")
     with pytest.raises(InputError, match="no file"):
         load_folded(Net(), tmp_path / "missing.pt")
+
+
+def test_load_folded_wants_a_module_first(plain: Path) -> None:
+    with pytest.raises(UsageError, match=r"a type is no nn\.Module"):
+        load_folded(Net, plain)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_folded_in_two_steps_loads_all_the_same(tmp_path: Path, plain: Path) -> None:

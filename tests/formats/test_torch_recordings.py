@@ -12,6 +12,7 @@ from torch_modules import assert_close, run, shaken, verdicts
 
 from bnfold import fold
 from bnfold.errors import InputError, UsageError
+from bnfold.records import InputSpec
 
 SMALL = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 LARGE = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(2))
@@ -174,6 +175,11 @@ def test_a_wrapper_inside_stays() -> None:
     result = fold(net, SMALL)
     assert verdicts(result.plan) == {"0.module.1": "0.module.0"}
     assert type(result.model.get_submodule("0")) is nn.DataParallel
+
+
+def test_an_example_larger_than_the_memory_is_refused() -> None:
+    with pytest.raises(UsageError, match="no memory for an example input of 1x3x99999999x99999999"):
+        fold(Net(), (InputSpec((1, 3, 99_999_999, 99_999_999), "float32"),))
 
 
 @pytest.mark.parametrize("inputs", [[SMALL, ("text",)], SMALL.numpy(), "text"], ids=["a list", "an array", "a text"])

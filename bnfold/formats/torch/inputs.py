@@ -76,9 +76,15 @@ def _random(spec: InputSpec, generator: torch.Generator) -> torch.Tensor:
     dtype = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"unknown dtype {spec.dtype!r} of an example input", remedy="write float32, float16, int64, …")
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(spec.shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, spec.shape, generator=generator).to(dtype)
+    try:
+        if dtype.is_floating_point or dtype.is_complex:
+            return torch.randn(spec.shape, generator=generator).to(dtype)
+        return torch.randint(0, 2, spec.shape, generator=generator).to(dtype)
+    except RuntimeError as error:  # torch has no MemoryError
+        size = "x".join(map(str, spec.shape))
+        raise UsageError(
+            f"there is no memory for an example input of {size}", remedy="give a smaller --input (inputs=)"
+        ) from error
 
 
 def _inferred(module: nn.Module) -> Inputs:

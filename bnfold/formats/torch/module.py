@@ -253,7 +253,8 @@ def make_module(factory: Factory) -> nn.Module:
     try:
         module = make()
     except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script may end itself
-        raise UsageError(f"the factory failed: {first_line(error)}", where=str(factory)) from error
+        remedy = "bnfold calls it without arguments" if isinstance(error, TypeError) else ""
+        raise UsageError(f"the factory failed: {first_line(error)}", where=str(factory), remedy=remedy) from error
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"the factory made {a_or_an(module)}, not an nn.Module",
@@ -269,6 +270,11 @@ def load_folded(module: nn.Module, path: str | os.PathLike[str], *, key: str | N
     Its batch norms become Identity and its layers gain biases as the checkpoint's record says; then every tensor is
     loaded strictly. ``key`` chooses a state_dict in a file that has several. InputError where it does not fit.
     """
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"{a_or_an(module)} is no nn.Module to load into",
+            remedy="give a fresh module of the original architecture, then the path: load_folded(MyNet(), PATH)",
+        )
     checkpoint = read_checkpoint(Path(path), key)
     checkpoint.states[checkpoint.key].fit(module, str(path)).load_into(module, str(path))
     return module
