@@ -174,6 +174,7 @@ SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts]] = {
     "a frozen batch norm": (sequence(nn.Conv2d(3, 4, 3), Frozen(4), nn.ReLU()), IMAGE, ["absorb-above"]),
     "functional calls": (ByHand, IMAGE, ["absorb-above"]),
     "a factor between": (lambda: Between(0.5, 0), IMAGE, ["absorb-above"]),
+    "a summand between": (lambda: Between(1, 0.5), IMAGE, ["absorb-above"]),
     "3-D linear, channels last": (
         sequence(nn.Linear(5, 5), nn.BatchNorm1d(5)),
         (5, 5),
@@ -196,9 +197,9 @@ DIFFERENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts, V
         ["runs-more-than-once", "runs-more-than-once"],
         ["absorb-above", "absorb-above"],
     ),
-    # A number stands in the module's code, which stays: a factor can be crossed, but a summand would have to be undone
-    # before it, where it may cancel most of a value's bits. A file's constants can be changed.
-    "a summand between": (lambda: Between(1, 0.5), IMAGE, ["no-linear-layer"], ["absorb-above"]),
+    # A number stands in the module's code, which stays: a summand has to be undone before it, where a large one would
+    # cancel most of a value's bits. A file's constants can be changed.
+    "a large summand between": (lambda: Between(1, 100), IMAGE, ["no-linear-layer"], ["absorb-above"]),
     "one bn, called twice": (OneForTwo, IMAGE, ["runs-more-than-once"], ["absorb-above", "absorb-above"]),
 }
 """Where they differ, and why: the verdicts on the module, and on the model."""

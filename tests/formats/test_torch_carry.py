@@ -40,6 +40,13 @@ def net(wire: Callable[[Any, torch.Tensor], torch.Tensor], **parts: nn.Module) -
     return lambda: Net(wire, **parts)
 
 
+def made_small(module: nn.Module) -> nn.Module:
+    """Its batch norm gives values that are small beside those of the code around it."""
+    with torch.no_grad():
+        module.get_parameter("bn.weight").mul_(1e-3)
+    return module
+
+
 def made_positive(module: nn.Module) -> nn.Module:
     bn = module.get_submodule("bn")
     assert isinstance(bn, nn.BatchNorm2d)
@@ -111,6 +118,36 @@ REFUSALS = [
         IMAGE,
         "runs-more-than-once",
         id="a crop of one of two calls",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x) + 17), conv=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "no-linear-layer",
+        id="a summand in the code that would take bits from the value",
+    ),
+    pytest.param(
+        lambda: made_small(net(lambda m, x: m.bn(m.conv(x) + 3), conv=conv(), bn=nn.BatchNorm2d(4))()),
+        IMAGE,
+        "no-linear-layer",
+        id="a summand in the code, and small values from the batch norm",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x) * torch.tensor(0.0) + 3), conv=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "no-linear-layer",
+        id="a product with 0, and a summand",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x) + 2.0**12 - 2.0**12), conv=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "no-linear-layer",
+        id="a summand that rounds on purpose",
+    ),
+    pytest.param(
+        net(lambda m, x: m.conv(m.bn(x) + 3), conv=nn.Conv2d(3, 4, 3, padding=1), bn=nn.BatchNorm2d(3)),
+        IMAGE,
+        "padded-input",
+        id="a summand in the code before a padded layer",
     ),
 ]
 
@@ -261,6 +298,32 @@ FOLDS = [
         IMAGE,
         "conv",
         id="below pixel unshuffle",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x) + 3), conv=conv(), bn=nn.BatchNorm2d(4)), IMAGE, "conv", id="plus a number"
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(0.5 - m.conv(x).mul_(2)), conv=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "conv",
+        id="a number minus it",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(m.conv(x) * 0.5 + m.other.bias[:, None, None]),
+            conv=conv(),
+            other=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        "conv",
+        id="times a number, plus a stored tensor",
+    ),
+    pytest.param(
+        net(lambda m, x: m.conv(m.bn(x) + 3), conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(3)),
+        IMAGE,
+        "conv",
+        id="plus a number, above a layer",
     ),
 ]
 
