@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from bnfold.files.writing import Content
 
 
+def untried(*, verify: bool, bench: bool, check: bool, dry_run: bool) -> tuple[str, ...]:
+    """A warning for each trial that was asked for together with something that leaves no room for it."""
+    trials = (
+        (verify and check, "--verify was not run: --check compares bytes alone"),
+        (bench and (check or dry_run), "--bench was not run: nothing is written"),
+    )
+    return tuple(warning for left_out, warning in trials if left_out)
+
+
 def require_fold(report: ConvertReport, wanted: Literal["any", "all"] | None) -> None:
     """RequirementError where nothing (``any``) or not everything (``all``) folded."""
     if (wanted == "any" and report.folded == 0) or (wanted == "all" and report.kept > 0):
+        unmet = f"--require-fold={wanted} is not met: {report.folded} of {report.found} batch norms folded"
         raise RequirementError(
-            f"--require-fold={wanted} is not met: {report.folded} of {report.found} batch norms folded",
+            unmet,
             where=report.source.path,
             remedy="see `bnfold explain CODE` for each reason above; nothing was written",
-            report=report,
+            report=replace(report, unmet=unmet),
         )
 
 
@@ -39,8 +49,9 @@ def require_unchanged(report: ConvertReport, contents: Mapping[Path, Content]) -
     for path, content in contents.items():
         if path.is_file() and _holds(path, content):
             continue
-        state = "is not what would be written" if path.is_file() else "does not exist"
-        raise CheckFailedError(f"{path} {state}", remedy="run the same command without --check", report=report)
+        unmet = f"{path} {'is not what would be written' if path.is_file() else 'does not exist'}"
+        remedy = "run the same command without --check"
+        raise CheckFailedError(unmet, remedy=remedy, report=replace(report, unmet=unmet))
 
 
 def _holds(path: Path, content: Content) -> bool:

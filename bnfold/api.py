@@ -151,6 +151,8 @@ def convert(
     if to == "pt2":
         opening["trust_code"] = True  # to run the program that bnfold has made; the source is loaded already
     report = ConvertReport(**conversion.findings())
+    left_out = acceptance.untried(verify=verify is not None, bench=bench, check=check, dry_run=dry_run)
+    report = replace(report, warnings=(*report.warnings, *left_out))
     acceptance.require_fold(report, require_fold)
     if check:
         acceptance.require_unchanged(report, conversion.contents(route.target))

@@ -230,17 +230,41 @@ def test_a_run_of_convert_that_writes_nothing(model: Path, tmp_path: Path) -> No
     assert bnfold.convert(model, out, dry_run=True).output is None
     with pytest.raises(CheckFailedError, match="does not exist") as missing:
         bnfold.convert(model, out, check=True)
-    assert missing.value.report is not None
+    assert isinstance(missing.value.report, ConvertReport)
+    assert missing.value.report.unmet == f"{out} does not exist"
     wishes: tuple[Literal["all", "any"], ...] = ("all", "any")
     for wanted in wishes:
-        with pytest.raises(RequirementError, match="is not met"):
+        with pytest.raises(RequirementError, match="is not met") as refused:
             bnfold.convert(model, out, require_fold=wanted, skip="bn")
+        assert isinstance(refused.value.report, ConvertReport)
+        assert refused.value.report.unmet == refused.value.what
     assert not out.exists()
     bnfold.convert(model, out, require_fold="any")
     bnfold.convert(model, out, check=True)
     with pytest.raises(OutputError, match="exists"):
         bnfold.convert(model, out)
     bnfold.convert(model, out, force=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        pytest.param(
+            {"dry_run": True, "bench": True}, ["--bench was not run: nothing is written"], id="dry run, bench"
+        ),
+        pytest.param({"dry_run": True, "verify": "random"}, [], id="a dry run verifies"),
+        pytest.param(
+            {"check": True, "bench": True, "verify": "random"},
+            ["--verify was not run: --check compares bytes alone", "--bench was not run: nothing is written"],
+            id="check",
+        ),
+    ],
+)
+def test_a_trial_that_is_not_made_is_said(
+    model: Path, tmp_path: Path, options: dict[str, Any], warnings: list[str]
+) -> None:
+    bnfold.convert(model, tmp_path / "out.onnx")
+    assert list(bnfold.convert(model, tmp_path / "out.onnx", **options).warnings) == warnings
 
 
 def test_what_fails_verification_is_not_put_in_place(

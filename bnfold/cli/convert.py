@@ -187,6 +187,8 @@ def _all_of_them(
         except Exception as error:  # noqa: BLE001 - one model's failure, even a bug of ours, is not the others'
             failure = error
             report = error.report if isinstance(error, BnfoldError) else None
+            if isinstance(error, BnfoldError) and report is None:
+                presentation.show_failure(error)
         if report is not None:
             report = presentation.completed(report)
             presentation.show_one_of_many(report, first=not reports)

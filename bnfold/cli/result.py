@@ -61,9 +61,18 @@ class Presentation:
         except BnfoldError as error:
             if error.report is not None:
                 self._show(self.completed(error.report))
+            else:
+                self.show_failure(error)
             raise
         self._show(report)
         return report
+
+    def show_failure(self, error: BnfoldError) -> None:
+        """Print what takes the place of a report that there is not: an annotation, in the form that has them."""
+        if self.form == "github":
+            from bnfold.render.github import failure_to_github
+
+            put_result(failure_to_github(error))
 
     def completed(self, report: _Report) -> _Report:
         """The report, with the hashes of external data if the user wants them."""

@@ -86,9 +86,13 @@ class InspectReport(PlanReport):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertReport(PlanReport):
-    """What ``convert`` did. ``output`` is None when nothing was written (``--dry-run``, ``--check``, a failure)."""
+    """What ``convert`` did. ``output`` is None when nothing was written (``--dry-run``, ``--check``, a failure).
+
+    ``unmet`` says what was asked for and is not so (``--require-fold``, ``--check``); None where all of it is.
+    """
 
     command: str = "convert"
     output: FileRecord | None = None
+    unmet: str | None = None
     verification: VerifyReport | None = None
     timing: BenchReport | None = None

@@ -30,8 +30,7 @@ class Check:
 def checks_of(report: Report) -> list[Check]:
     """Every batch norm (one that stays is skipped: that is no failure), every output, the predictions, every timing."""
     if isinstance(report, ConvertReport):
-        more = [checks_of(part) for part in (report.verification, report.timing) if part is not None]
-        return [*map(_batch_norm, report.batch_norms), *(check for part in more for check in part)]
+        return [*_conversion(report)]
     if isinstance(report, PlanReport):
         return [*map(_batch_norm, report.batch_norms)]
     if isinstance(report, VerifyReport):
@@ -41,6 +40,14 @@ def checks_of(report: Report) -> list[Check]:
     if isinstance(report, CalibrateReport):
         return [*map(_calibrated, report.batch_norms)]
     raise TypeError(f"no checks in {type(report).__name__}")
+
+
+def _conversion(report: ConvertReport) -> Iterator[Check]:
+    yield from map(_batch_norm, report.batch_norms)
+    if report.unmet is not None:
+        yield Check("what was asked for", "failed", printable(report.unmet))
+    for part in (report.verification, report.timing):
+        yield from () if part is None else checks_of(part)
 
 
 def _batch_norm(item: BatchNormRecord) -> Check:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from bnfold.errors import BnfoldError
 from bnfold.files.names import printable
-from bnfold.records import BenchReport, CalibrateReport, PlanReport, Report, VerifyReport
+from bnfold.records import BenchReport, CalibrateReport, ConvertReport, PlanReport, Report, VerifyReport
 from bnfold.render.calibrate import summary as calibrated
 from bnfold.render.checks import Check, checks_of
 from bnfold.render.plan import summary
@@ -32,17 +33,28 @@ def to_github(report: Report) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def failure_to_github(error: BnfoldError) -> str:
+    """The error annotation of work that ended without a report."""
+    return _command("error", ": ".join(part for part in (error.where, error.what) if part)) + "\n"
+
+
 def _summary(report: Report, checks: Sequence[Check]) -> str:
     if isinstance(report, PlanReport):
-        return f"{report.source.path}: {summary(report)}"
+        judged = report.verification if isinstance(report, ConvertReport) else None
+        verdict = "" if judged is None else f"; verified: {_verdict(judged)}"
+        return f"{report.source.path}: {summary(report)}{verdict}"
     if isinstance(report, VerifyReport):
-        return f"{report.source.path} and {report.output.path}: {'PASS' if report.passed else 'FAIL'}"
+        return f"{report.source.path} and {report.output.path}: {_verdict(report)}"
     if isinstance(report, BenchReport):
         names = ", ".join(file.path for file in (report.source, *report.outputs))
         return f"timed {names}: " + "; ".join(f"{check.name}: {check.text}" for check in checks)
     if isinstance(report, CalibrateReport):
         return f"{report.source.path if report.source else 'a model in memory'}: {calibrated(report)}"
     raise TypeError(f"no annotations for {type(report).__name__}")
+
+
+def _verdict(report: VerifyReport) -> str:
+    return "PASS" if report.passed else "FAIL"
 
 
 def _line(check: Check) -> str:

@@ -17,7 +17,7 @@ from bnfold.render.calibrate import calibration_blocks
 from bnfold.render.calibrate import summary as calibrated
 from bnfold.render.numbers import counted, size
 from bnfold.render.page import Block, Cell, Column, Page, Styled, Table
-from bnfold.render.plan import summary
+from bnfold.render.plan import summary, unwritten
 from bnfold.render.text import warnings_of
 from bnfold.render.verify import judgement_blocks, verification_blocks
 
@@ -92,7 +92,7 @@ def _files(report: PlanReport, page: Page) -> str:
     lines = [f"{_file(report.source, page)}, {counted(nodes.before, 'operator')}"]
     lines[0] += f", {nodes.after:,} after folding" if nodes.after != nodes.before else ""
     if isinstance(report, ConvertReport):
-        lines.append(f"wrote {_file(report.output, page)}" if report.output else "nothing was written")
+        lines.append(f"wrote {_file(report.output, page)}" if report.output else plain(unwritten(report)))
     return "\\\n".join(lines)
 
 

@@ -41,7 +41,7 @@ def conversion_blocks(report: ConvertReport, page: Page) -> list[Block]:
     if report.timing is not None:
         blocks += ["", *case_blocks(report.timing, page)]
     if report.output is None:
-        return [*blocks, "nothing was written"]
+        return [*blocks, unwritten(report)]
     written = f"wrote {printable(report.output.path)}{_beside(report.output)} ({_total_size(report.output)})"
     return [*blocks, written, *_hash(report.output, page)]
 
@@ -56,6 +56,11 @@ def summary(report: PlanReport) -> str:
     if report.also_merged:
         line += f"; merged {counted(report.also_merged, 'layer')} into those beside them"
     return line
+
+
+def unwritten(report: ConvertReport) -> str:
+    """That there is no output and, where something that was asked for is not so, what."""
+    return "nothing was written" + ("" if report.unmet is None else f": {printable(report.unmet)}")
 
 
 def _heading(report: PlanReport) -> str:

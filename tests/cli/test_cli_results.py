@@ -134,6 +134,24 @@ def test_the_report_of_an_error_is_the_result(api: Api, bnfold: CommandLine, for
     assert json.loads(Path("r.json").read_text(encoding="utf-8"))["passed"] is False
 
 
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        pytest.param("inspect m.onnx", ["::error title=bnfold::in its head: it is cut short"], id="one model"),
+        pytest.param("convert a b", ["::error title=bnfold::in its head: it is cut short"] * 2, id="each of several"),
+        pytest.param("inspect m.onnx --quiet --format text", [], id="in no other form"),
+    ],
+)
+def test_work_that_ends_without_a_report_is_annotated(
+    api: Api, bnfold: CommandLine, words: str, lines: list[str]
+) -> None:
+    api.answers |= dict.fromkeys(("inspect", "convert"), InputError("it is cut short", where="in its head"))
+    command, *rest = words.split()
+    outcome = bnfold(command, "--format", "github", *rest)
+    assert outcome.code == 3
+    assert outcome.out.splitlines() == lines
+
+
 # Verdicts
 
 

@@ -10,10 +10,13 @@ import pytest
 import sample_reports as sample
 
 from bnfold.files.names import printable
-from bnfold.records import Report
+from bnfold.records import Report, VerifyReport
 from bnfold.render.github import to_github
 from bnfold.render.html import to_html
 from bnfold.render.junit import to_junit
+from bnfold.render.markdown import to_markdown
+from bnfold.render.page import Page
+from bnfold.render.text import to_text
 
 COUNTS = {
     "inspect": (3, 2, 0),
@@ -64,6 +67,25 @@ def test_a_slow_model_fails_where_a_limit_was_set() -> None:
     root = ET.fromstring(to_junit([slow, sample.PASSED]))  # noqa: S314 - our own
     assert [suite.attrib["failures"] for suite in root] == ["1", "0"]
     assert "::error title=bnfold::time: 5 % slower is allowed\n".replace("%", "%25") in to_github(slow)
+
+
+def test_a_conversion_that_is_not_what_was_asked_for_fails_in_every_form() -> None:
+    unmet = "--require-fold=all is not met: 1 of 2 batch norms folded"
+    report = dataclasses.replace(sample.DRY_RUN, unmet=unmet)
+    (failure,) = ET.fromstring(to_junit([report])).iter("failure")  # noqa: S314 - our own
+    assert failure.attrib["message"] == unmet
+    assert f"::error title=bnfold::what was asked for: {unmet}\n" in to_github(report)
+    assert to_text(report, Page()).endswith(f"\nnothing was written: {unmet}\n")
+    assert f"\nnothing was written: {unmet}\n" in to_markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("verification", "verdict"), [(sample.PASSED, "PASS"), (sample.FAILED, "FAIL")], ids=["PASS", "FAIL"]
+)
+def test_the_annotation_of_a_conversion_says_whether_it_was_verified(verification: VerifyReport, verdict: str) -> None:
+    report = dataclasses.replace(sample.CONVERSION, verification=verification)
+    notice, *_ = to_github(report).splitlines()
+    assert notice.endswith(f"1 folded, 0 kept; verified: {verdict}")
 
 
 def test_annotations_of_a_plan() -> None:
