@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from bnfold.calibration import calibrate
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
-    from bnfold.formats.opening import Model, Target
+    from bnfold.formats.kinds import Target
+    from bnfold.formats.opening import Model
     from bnfold.formats.torch.inputs import GivenInputs
     from bnfold.formats.torch.module import Factory
 

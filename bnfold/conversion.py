@@ -13,7 +13,8 @@ from bnfold.files.beside import Beside
 from bnfold.files.folders import copy_folder
 from bnfold.files.hashing import file_hash, file_record, put, write_hashed
 from bnfold.files.writing import Content, check_target, copy_of, same_file
-from bnfold.formats.opening import OWN_TARGETS, can_run, converted, keeps_architecture
+from bnfold.formats.kinds import OWN_TARGETS
+from bnfold.formats.opening import can_run, converted, keeps_architecture
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
@@ -21,7 +22,8 @@ from bnfold.reporting import batch_norm_records, unmatched_globs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bnfold.formats.opening import Model, Target
+    from bnfold.formats.kinds import Target
+    from bnfold.formats.opening import Model
     from bnfold.formats.torch.targets import Converted
 
 

@@ -13,10 +13,12 @@ from bnfold.files.folders import is_model_folder, require_new_folder, weights_in
 from bnfold.files.recognise import Kind, require_model
 from bnfold.files.suffixes import fitting_suffix, require_fitting_name, suffix_of
 from bnfold.files.writing import check_target
-from bnfold.formats.opening import TARGETS, open_keeping_architecture, open_model, open_pairs
+from bnfold.formats.kinds import TARGETS
+from bnfold.formats.opening import open_keeping_architecture, open_model, open_pairs
 
 if TYPE_CHECKING:
-    from bnfold.formats.opening import Model, Opening, Target
+    from bnfold.formats.kinds import Target
+    from bnfold.formats.opening import Model, Opening
 
 
 @dataclass(frozen=True)

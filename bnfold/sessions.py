@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from bnfold.errors import UsageError
 from bnfold.files.hashing import file_record
 from bnfold.files.recognise import Kind, require_model
-from bnfold.formats.opening import KEYED, Opening, format_of
+from bnfold.formats.kinds import KEYED, format_of
+from bnfold.formats.opening import Opening
 from bnfold.records import FileRecord, InputSpec
 from bnfold.runtime.session import NoKernelError, Session
 from bnfold.unsaved import onnx_session

@@ -21,7 +21,7 @@ from bnfold.errors import BnfoldError, UsageError
 from bnfold.files.names import printable
 
 if TYPE_CHECKING:
-    from bnfold.formats.opening import Target
+    from bnfold.formats.kinds import Target
     from bnfold.records import ConvertReport, Report
 
 _EXAMPLES = """\b

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeGuard
 
 from bnfold.core.graph import GraphView
 from bnfold.core.verdict import Plan
 from bnfold.errors import UsageError
 from bnfold.files.recognise import Kind, require_model
+from bnfold.formats.kinds import TARGETS, Target
 
 if TYPE_CHECKING:
     from bnfold.files.writing import Content
@@ -24,34 +25,6 @@ if TYPE_CHECKING:
     from bnfold.formats.torch.statistics import TorchStatistics
     from bnfold.formats.torch.targets import Converted
     from bnfold.records import InputSpec, PairCandidate
-
-
-FORMATS: Final = {
-    Kind.ONNX: "onnx",
-    Kind.SAFETENSORS: "safetensors",
-    Kind.SAFETENSORS_INDEX: "safetensors-shards",
-    Kind.PT2: "pt2",
-}
-"""What the reports call the formats that a file's first bytes tell."""
-
-
-KEYED: Final = frozenset({Kind.TORCH_ZIP, Kind.TORCH_PICKLE})
-"""The kinds of files that hold state_dicts under keys."""
-Target = Literal["onnx", "pt", "pt2", "safetensors"]
-"""The kinds of files that ``--to`` writes."""
-TARGETS: Final[Mapping[Target, Kind]] = {
-    "onnx": Kind.ONNX,
-    "pt": Kind.TORCH_ZIP,
-    "pt2": Kind.PT2,
-    "safetensors": Kind.SAFETENSORS,
-}
-OWN_TARGETS: Final[Mapping[str, Target]] = {
-    "onnx": "onnx",
-    "torch-state-dict": "pt",
-    "safetensors": "safetensors",
-    "pt2": "pt2",
-}
-"""By format, the target that is no other kind."""
 
 
 class Model(Protocol):
@@ -223,14 +196,6 @@ def _no_way(model: object, to: Target) -> UsageError:
         f"a state_dict without its architecture cannot become {TARGETS[to].value}: it does not run",
         remedy="give --model pkg.module:factory instead of pairs, or write pt or safetensors",
     )
-
-
-def format_of(path: Path, *, trust_code: bool) -> str:
-    """What the reports call the format of the model at ``path``; the zip of a checkpoint is a module only on trust."""
-    kind = require_model(path)
-    if kind in KEYED:
-        return "torch-module" if trust_code else "torch-state-dict"
-    return FORMATS[kind]
 
 
 def wrap_model(

@@ -19,7 +19,7 @@ from torch_modules import assert_close, run, shaken
 
 import bnfold
 from bnfold.errors import UsageError
-from bnfold.formats.opening import TARGETS
+from bnfold.formats.kinds import TARGETS
 
 
 class Mixed(nn.Module):
