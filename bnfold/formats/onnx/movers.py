@@ -5,7 +5,8 @@ from __future__ import annotations
 from bnfold.core.graph import OpKind
 from bnfold.core.layout import MOST_ELEMENTS
 from bnfold.core.traits import ChannelMap, Permute, Reshape
-from bnfold.formats.onnx.operators import IS_TEST_UNTIL, Meaning, Operator, Row, opaque
+from bnfold.formats.onnx.meaning import Meaning, Operator, Row, opaque
+from bnfold.formats.onnx.operators import IS_TEST_UNTIL
 from bnfold.formats.onnx.raising import type_by_name
 
 DROPOUT_TRAINING_SLOT = 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bnfold.core.graph import OpKind
 from bnfold.core.traits import ConcatTraits, Cut, DifferenceTraits, SliceTraits
-from bnfold.formats.onnx.operators import Meaning, Operator, Row, opaque
+from bnfold.formats.onnx.meaning import Meaning, Operator, Row, opaque
 
 CONCAT_AXIS_REQUIRED_FROM = 4
 SLICE_ARGUMENTS_ARE_INPUTS_FROM = 10

@@ -6,7 +6,8 @@ import math
 
 from bnfold.core.graph import Constant, OpKind
 from bnfold.core.traits import PadTraits, PoolTraits
-from bnfold.formats.onnx.operators import Meaning, Operator, Row, opaque, window_of
+from bnfold.formats.onnx.meaning import Meaning, Operator, Row, opaque
+from bnfold.formats.onnx.operators import window_of
 
 REDUCED_AXES_ARE_INPUT_FROM = {"ReduceMean": 18, "ReduceMax": 18, "ReduceSum": 13}
 PADS_ARE_INPUT_FROM = 11

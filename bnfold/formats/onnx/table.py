@@ -9,7 +9,7 @@ from bnfold.core.reason import Reason
 from bnfold.core.traits import BatchNormTraits
 from bnfold.formats.onnx import movers, operators, parts, pools
 from bnfold.formats.onnx.attributes import has_attributes_of_its_types
-from bnfold.formats.onnx.operators import Meaning, Operator, opaque
+from bnfold.formats.onnx.meaning import Meaning, Operator, opaque
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS
 
 ROWS = operators.ROWS | movers.ROWS | pools.ROWS | parts.ROWS

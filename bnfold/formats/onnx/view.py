@@ -15,7 +15,8 @@ from bnfold.core.reason import Reason
 from bnfold.core.traits import BatchNormTraits, ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx.constants import Constants
 from bnfold.formats.onnx.functions import function_scopes, shadowed_operators
-from bnfold.formats.onnx.operators import MATRIX, Meaning, Operator
+from bnfold.formats.onnx.meaning import Meaning, Operator
+from bnfold.formats.onnx.operators import MATRIX
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.runs import step_of
 from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
