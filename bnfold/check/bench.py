@@ -145,7 +145,7 @@ def _timings(candidates: Sequence[Candidate], times_ms: Sequence[Sequence[float]
 def _note(timings: Sequence[Timing], *, optimises: bool, fixed_batch: int | None) -> str:
     notes = [] if fixed_batch is None else [f"the model's batch is fixed at {fixed_batch}"]
     if optimises and all(timing.verdict == "no difference" for timing in timings[1:]):
-        notes.append("at this level the runtime folds by itself what it can; the gain shows with optimisations off")
+        notes.append("at this level the runtime folds by itself; what folding gains shows with its optimisations off")
     return "; ".join(notes)
 
 
