@@ -387,6 +387,26 @@ def test_inputs_that_the_model_writes_to_are_not_the_callers() -> None:
     assert torch.equal(x, IMAGE)
 
 
+class Doubling(nn.Parameter):
+    """A parameter with which convolutions give twice as much."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return result * 2 if func is functional.conv2d else result
+
+
+def test_a_weight_whose_class_has_a_say_in_what_torch_does_is_kept() -> None:
+    net: Any = Wired(plain)
+    net.conv.weight = Doubling(net.conv.weight.data)
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "hooked"}
+    assert "Doubling" in result.plan.keeps[0].detail
+    assert torch.equal(run(result.model, IMAGE), run(net, IMAGE))
+
+
 def test_parameters_that_a_run_writes_to_stay_as_they_were() -> None:
     def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
         net.steps.data.add_(1)

@@ -95,13 +95,15 @@ STATES: list[Callable[[], object]] = [
 ]
 
 
-def test_attributes_of_a_parameter_are_there_when_the_module_runs() -> None:
+def test_attributes_of_a_parameter_stay_with_it() -> None:
     def change(net: Any) -> None:
         net.number = net.conv.weight.gain
 
     net: Any = Restless(change)
     net.conv.weight.gain = 3
-    assert verdicts(fold(net, IMAGE, skip="*").plan) == {"bn": "excluded-by-user"}
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert result.model.conv.weight.gain == 3
 
 
 class Again(nn.Module):

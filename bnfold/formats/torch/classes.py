@@ -68,3 +68,15 @@ def layer_lock(module: nn.Module, *, hooked: bool) -> Lock | None:
     if isinstance(module, LAYERS) and not is_known(module):
         return Lock(Reason.HOOKED, f"{type(module).__name__} has a forward method of its own")
     return None
+
+
+def has_a_say(tensor: torch.Tensor) -> bool:
+    """Whether the class of a tensor decides what torch's functions do with it."""
+    own = type(tensor).__torch_function__
+    return getattr(own, "__func__", own) not in PLAIN_FUNCTIONS
+
+
+PLAIN_FUNCTIONS = tuple(
+    getattr(kind.__torch_function__, "__func__", kind.__torch_function__) for kind in (torch.Tensor, nn.Parameter)
+)
+"""What stands there in tensors and parameters of torch's own."""

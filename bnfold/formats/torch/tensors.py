@@ -34,7 +34,9 @@ def as_tensor(array: NDArray[Any], old: torch.Tensor) -> torch.Tensor:
 
 
 def like(values: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """A parameter, or a buffer, with these values and the dtype, device and order of axes of ``old``."""
+    """A parameter, or a buffer, with these values and the dtype, device, order of axes and attributes of ``old``."""
     is_alike = old.dim() != values.dim() or values.stride() == old.stride()
     tensor = (values if is_alike else torch.empty_like(old, requires_grad=False).copy_(values)).to(old.device)
-    return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    vars(new).update(vars(old))
+    return new

@@ -17,11 +17,12 @@ from bnfold.formats.torch import movers, operators
 from bnfold.formats.torch import remains as remaining
 from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
 from bnfold.formats.torch.aten import Call, is_stored
-from bnfold.formats.torch.classes import BatchNorm, is_frozen, is_known, layer_lock
+from bnfold.formats.torch.classes import BatchNorm, has_a_say, is_frozen, is_known, layer_lock
 from bnfold.formats.torch.memory import SharedMemory
 from bnfold.formats.torch.operators import Meaning, Shapes, opaque, without_new_bias
 from bnfold.formats.torch.recording import Recording
 from bnfold.formats.torch.remains import Remains
+from bnfold.formats.torch.trusted import a_or_an
 
 DECIDING = ("item", "is_nonzero", "equal", "allclose")
 """The calls by which Python code reads values, to branch on them or to compute with them."""
@@ -189,6 +190,10 @@ class Translation:
 
     def stored_value(self, name: str, tensor: torch.Tensor) -> Value:
         """One stored tensor; one that serves more than one purpose may be read but not rewritten."""
+        if has_a_say(tensor):
+            return Value(
+                name, None, Lock(Reason.HOOKED, f"it is {a_or_an(tensor)}, which has a say in what torch does")
+            )
         if not _is_plain(tensor):
             return Value(name)
         if not self.recording.is_saved(name):
