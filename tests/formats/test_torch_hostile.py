@@ -129,6 +129,13 @@ def dropout_shares_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
         pytest.param(
             lambda net, x: net.bn(net.conv(x)) + net.bn.weight.sum(), "hooked", id="the batch norm's scale is read"
         ),
+        pytest.param(
+            lambda net, x: (
+                net.bn(net.conv(x)) + functional.batch_norm(x.relu(), net.bn.running_mean, net.bn.running_var)
+            ),
+            "hooked",
+            id="batch_norm by hand with its statistics",
+        ),
     ],
 )
 def test_kept(wire: Wire, slug: str) -> None:
@@ -573,6 +580,20 @@ def test_a_model_that_computes_in_half_precision_and_returns_floats_is_checked_a
     wrapped = Wired(lambda net, x: net.inner(x.to(narrow)).float())
     wrapped.inner = net
     assert verdicts(fold(wrapped, IMAGE).plan) == {"inner.1": "inner.0"}
+
+
+def test_a_model_that_magnifies_rounding_is_given_what_one_ulp_in_its_inputs_makes() -> None:
+    x = IMAGE + 1e4
+    net: Any = Wired(plain, conv=nn.Conv2d(3, 3, 3))
+    with torch.no_grad():
+        net.bn.running_mean.copy_(net.conv(x).mean((0, 2, 3)))
+        net.bn.running_var.fill_(1e-3)
+        net.bn.bias.zero_()
+    expected = run(net, x)
+    result = fold(net, x)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    error = (run(result.model, x) - expected).abs().max() / expected.abs().max()
+    assert 1e-3 < error < 1e-2
 
 
 def test_a_batch_norm_that_has_another_name_too_has_run() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,17 +11,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from bnfold.errors import InputError, InternalError, UsageError
-from bnfold.formats.torch.aten import Recorder
+from bnfold.formats.torch.agreement import TOLERANCES, agree, agree_within, recorded
 from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.scratch import scratch_copy, state_of
 from bnfold.formats.torch.trusted import first_line
-
-SELF_CHECK_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
-"""How far the folded module's outputs may be from the recorded ones, relative to the largest: a net for mistakes of
-bnfold's own, wide enough for rounding in deep networks. Half precision gets ``HALF_TOLERANCE``."""
-HALF_TOLERANCE = 0.1
 
 
 def check_same_outputs(
@@ -43,7 +38,7 @@ def check_same_outputs(
             where="it runs on the example inputs, and no longer does once folded",
             remedy="leave that batch norm out with --skip (skip=)",
         ) from error
-    if not _all_close(expected, actual, original, inputs):
+    if not agree(expected, actual, original, inputs):
         _require_same_again(original, inputs, expected)
         if len(actual) != len(expected) or not _call_the_same(original, folded, inputs, removed_calls):
             raise InputError(
@@ -68,7 +63,7 @@ def _require_same_next(original: nn.Module, folded: nn.Module, inputs: Inputs) -
         actual = output_tensors(run(folded, inputs))
     except UsageError:
         actual = []
-    if not _all_close(expected, actual, original, inputs):
+    if not agree(expected, actual, original, inputs):
         raise InputError(
             "the model takes another path when it runs again, on which it cannot be folded",
             where="its outputs on the example inputs are right the first time, and not the second",
@@ -78,7 +73,7 @@ def _require_same_next(original: nn.Module, folded: nn.Module, inputs: Inputs) -
 
 def _require_same_again(original: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> None:
     """InputError where the original does not compute what it computed when it was recorded."""
-    if not _all_close(expected, _outputs(original, inputs), original, inputs):
+    if not agree(expected, _outputs(original, inputs), original, inputs):
         raise InputError(
             "the model computes something else each time it runs, so that nothing shows whether a fold is right",
             where="twice on the same inputs, with the same random numbers",
@@ -98,27 +93,20 @@ def _calls(module: nn.Module, inputs: Inputs) -> list[tuple[str, list[float]]]:
     """The operators that a module calls, with the numbers that it gives them."""
     return [
         (call.op, [leaf for leaf in tree_leaves(dict(call.arguments)) if isinstance(leaf, int | float)])
-        for call in _recorded(module, inputs).calls
+        for call in recorded(module, inputs).calls
         if not call.is_observation
     ]
 
 
-def _recorded(module: nn.Module, inputs: Inputs) -> Recorder:
-    """A record of another run."""
-    recorder = Recorder({})
-    run(scratch_copy(module), inputs, recorder)
-    return recorder
-
-
 def _is_same_call(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> bool:
     """Whether both call the same, with the same numbers; some of these may have been computed."""
-    close = partial(math.isclose, rel_tol=SELF_CHECK_TOLERANCE[torch.float32])
+    close = partial(math.isclose, rel_tol=TOLERANCES[torch.float32])
     return one[0] == other[0] and len(one[1]) == len(other[1]) and all(map(close, one[1], other[1]))
 
 
 def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> None:
     """InternalError where a folded model computed something else than the original."""
-    if not _agree_within(expected, actual, SELF_CHECK_TOLERANCE):
+    if not agree_within(expected, actual, TOLERANCES):
         raise InternalError(
             "the folded module computes something else than the original on the recorded inputs",
             where="nothing was written",
@@ -169,7 +157,7 @@ def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | Non
     except UsageError:  # its first axis is no batch, or its sizes are fixed
         return None
     try:
-        return _all_close(expected, _outputs(folded, inputs), original, inputs)
+        return agree(expected, _outputs(folded, inputs), original, inputs)
     except UsageError:
         return False
 
@@ -177,44 +165,3 @@ def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | Non
 def _outputs(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
     """What a copy computes: a batch norm that stayed in training mode writes to its buffers."""
     return output_tensors(run(scratch_copy(module), inputs))
-
-
-def _all_close(
-    expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], original: nn.Module, inputs: Inputs
-) -> bool:
-    """Whether outputs agree, as far as the dtypes allow in which ``original`` computes them from ``inputs``."""
-    if _agree_within(expected, actual, SELF_CHECK_TOLERANCE):
-        return True
-    dtypes = _recorded(original, inputs).dtypes.values()
-    is_in_half = any(dtype.is_floating_point and dtype not in SELF_CHECK_TOLERANCE for dtype in dtypes)
-    return is_in_half and _agree_within(expected, actual, {})
-
-
-def _agree_within(
-    expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], tolerances: Mapping[torch.dtype, float]
-) -> bool:
-    """Whether outputs agree, each within the tolerance for its dtype."""
-    return len(actual) == len(expected) and all(
-        _close(before, after, tolerances.get(before.dtype, HALF_TOLERANCE))
-        for before, after in zip(expected, actual, strict=True)
-    )
-
-
-def _close(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> bool:
-    """Whether two outputs agree, NaN and Inf in the same places."""
-    if before.shape != after.shape or before.dtype != after.dtype or before.layout != after.layout:
-        return False
-    before, after = before.detach().to_dense(), after.detach().to_dense()
-    if before.is_complex():
-        before, after = torch.view_as_real(before.resolve_conj()), torch.view_as_real(after.resolve_conj())
-    if not before.is_floating_point():
-        return torch.equal(before, after)
-    wide_before, wide_after = before.double(), after.double()
-    broken = ~wide_before.isfinite()
-    if not torch.equal(broken, ~wide_after.isfinite()):
-        return False
-    # NaN becomes 0 and Inf ±1.8e308.
-    if not torch.equal(wide_before[broken].nan_to_num(), wide_after[broken].nan_to_num()):
-        return False
-    errors = (wide_before - wide_after)[~broken].abs()
-    return bool((errors <= tolerance * wide_before[~broken].abs().max()).all()) if errors.numel() else True

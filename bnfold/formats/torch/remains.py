@@ -16,7 +16,7 @@ from bnfold.formats.torch.arithmetic import ArithmeticRun
 from bnfold.formats.torch.aten import Call, is_stored
 from bnfold.formats.torch.classes import BatchNorm, is_frozen, is_known, is_wrapped
 from bnfold.formats.torch.neutral import neutral_batch_norm, neutral_tensors
-from bnfold.formats.torch.operators import BATCH_NORMS, Meaning
+from bnfold.formats.torch.operators import Meaning
 from bnfold.formats.torch.recording import Recording, place
 
 PARAMETERS = ("scale", "shift", "mean", "variance")
@@ -44,7 +44,7 @@ def of_operator(recording: Recording, call: Call, meaning: Meaning, owner: str) 
     if is_own and owner in recording.hooked:
         return Lock(Reason.HOOKED, "it has hooks")
     if is_own and _goes(recording, owner, str(meaning.inputs[0]), call.outputs[0], [call]):
-        used = _used_elsewhere(recording, filter(is_stored, meaning.inputs[1:]), owner)
+        used = _used_elsewhere(recording, filter(is_stored, meaning.inputs[1:]))
         return Lock(Reason.HOOKED, used) if used else Remains(owner, calls=1)
     if None in meaning.inputs[3:]:
         return Remains()  # it has no statistics, and does not fold
@@ -165,13 +165,13 @@ def _chained(recording: Recording, path: str, data: str, output: str, children: 
     return runs[path][0].outputs == (value,)
 
 
-def _used_elsewhere(recording: Recording, stored: Iterable[str | None], owner: str) -> str:
-    """What besides batch norms reads the tensors of a module that would be gone; empty where nothing does."""
+def _used_elsewhere(recording: Recording, stored: Iterable[str | None]) -> str:
+    """What reads the tensors of a module that would be gone, without holding them itself; empty where nothing does."""
     for name in filter(None, stored):
         word = name.rpartition(".")[2]
         if name in recording.outputs:
             return f"its {word} is an output of the model"
         for call in recording.users[name]:
-            if call.module != owner and call.op not in BATCH_NORMS:
+            if call.module not in recording.owners(name):
                 return f"{call.op} in {place(call)} reads its {word}"
     return ""
