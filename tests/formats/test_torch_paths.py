@@ -186,7 +186,7 @@ def test_the_layers_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = Mock(wraps=light.SHAPES[torch.ops.aten.conv2d.default])
     monkeypatch.setattr(light, "SHAPES", {torch.ops.aten.conv2d.default: conv})
     fold(Net(plain), LARGE)
-    assert [call.args[0].shape for call in conv.mock_calls] == [(2, 3, 32, 32)] * 2
+    assert [call.args[0].shape for call in conv.mock_calls] == [(2, 3, 33, 33)] * 2
 
 
 @pytest.mark.parametrize(
