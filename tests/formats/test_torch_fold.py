@@ -94,9 +94,6 @@ REFUSALS = [
         lambda: Wired(lambda net, x: net.bn(net.conv(x).relu_())), {"bn": "no-linear-layer"}, id="in-place relu"
     ),
     pytest.param(
-        lambda: Wired(lambda net, x: net.bn(net.conv(x).add_(1))), {"bn": "no-linear-layer"}, id="in-place add"
-    ),
-    pytest.param(
         lambda: Wired(lambda net, x: net.bn(y := net.conv(x)) + y),
         {"bn": "fan-out"},
         id="the layer's output is read twice",
@@ -244,6 +241,9 @@ FOLDS = [
         IMAGE,
         {"1": "0", "2": "0"},
         id="twice",
+    ),
+    pytest.param(
+        lambda: Wired(lambda net, x: net.bn(net.conv(x).add_(1))), IMAGE, {"bn": "conv"}, id="in-place add between"
     ),
     pytest.param(
         lambda: Wired(lambda net, x: net.bn(net.conv(x)).relu_() + torch.zeros_like(x)),
