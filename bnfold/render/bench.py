@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bnfold.records import BenchCase, BenchReport, Timing
 
 _COLUMNS = (
-    Column("model", cut=True),
+    Column("model", wraps=True),
     Column("median ms", "right"),
     Column("p90 ms", "right", drop=2),
     Column("MAD ms", "right", drop=4),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bnfold.records import CalibratedRecord, CalibrateReport, CalibrationAccuracy
 
 _COLUMNS = (
-    Column("batch norm", cut=True),
+    Column("batch norm", wraps=True),
     Column("statistics"),
     Column("pass", "right", drop=4),
     Column("mean", drop=1),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def file_table(files: Mapping[str, FileRecord], page: Page) -> Table:
     """The files by the part they play: path, format, size; with details the hash too."""
-    columns = (Column("model"), Column("file", cut=True), Column("format", drop=1), Column("size", "right", drop=2))
+    columns = (Column("model"), Column("file", wraps=True), Column("format", drop=1), Column("size", "right", drop=2))
     rows = [
         (part, printable(file.path), file.format, size(file.bytes + sum(item.bytes for item in file.external)))
         for part, file in files.items()

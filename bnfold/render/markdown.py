@@ -162,4 +162,4 @@ def _of_block(block: Block) -> str:
 
 def _cell(column: Column, cell: Cell) -> str:
     text = cell if isinstance(cell, str) else cell.text
-    return code(text) if column.cut else plain(text)  # the columns that a narrow page cuts are those with names
+    return code(text) if column.wraps else plain(text)  # the columns that a narrow page wraps are those with names

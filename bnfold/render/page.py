@@ -45,18 +45,19 @@ Cell = str | Styled
 class Column:
     """A column of a table. When the page is too narrow, the column with the highest ``drop`` goes first; 0 stays.
 
-    Where those that stay are still too wide, the columns with ``cut`` are shortened before the others.
+    Where those that stay are still too wide, the columns with ``wraps`` go on in the next line: what tells two names
+    apart often stands at their ends.
     """
 
     title: str
     justify: Literal["left", "right"] = "left"
     drop: int = 0
-    cut: bool = False
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below titled columns, one line each on every page: columns are dropped before anything is shortened."""
+    """Rows below titled columns, one line each where the page is wide enough."""
 
     columns: tuple[Column, ...]
     rows: Sequence[tuple[Cell, ...]]
@@ -141,10 +142,10 @@ def _drawn(table: Table, page: Page) -> RichTable:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for index in shown:
         column = table.columns[index]
-        # rich shortens the columns that may wrap; the cells themselves say that they never do
-        drawn.add_column(_line(column.title), justify=column.justify, no_wrap=not column.cut, overflow="ellipsis")
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wraps else "ellipsis"
+        drawn.add_column(_text(column.title), justify=column.justify, no_wrap=not column.wraps, overflow=overflow)
     for row in table.rows:
-        drawn.add_row(*(_line(row[index]) for index in shown))
+        drawn.add_row(*(_text(row[index]) for index in shown))
     return drawn
 
 
@@ -169,12 +170,6 @@ def _text(cell: Cell) -> Text:
     from rich.text import Text
 
     return Text(cell) if isinstance(cell, str) else Text(cell.text, style=cell.style)
-
-
-def _line(cell: Cell) -> Text:
-    text = _text(cell)
-    text.no_wrap, text.overflow = True, "ellipsis"
-    return text
 
 
 def _plain(cell: Cell) -> str:

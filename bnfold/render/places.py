@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def place_blocks(places: Sequence[Place]) -> list[Block]:
     """Each place with what is there, then which one is used."""
-    columns = (Column("place", cut=True), Column("MNIST"), Column("what is there"))
+    columns = (Column("place", wraps=True), Column("MNIST"), Column("what is there"))
     table = Table(columns, [_row(place) for place in places])
     used = next((place for place in places if place.found), None)
     if used is None:
@@ -33,7 +33,7 @@ def place_data(place: Place) -> dict[str, str | bool]:
 
 def fetched_blocks(files: Sequence[Fetched], places: Sequence[Place]) -> list[Block]:
     """Each file with where it came from, then where they are; ``places`` is where bnfold looks for them."""
-    columns = (Column("file"), Column("size", "right"), Column("from", cut=True))
+    columns = (Column("file"), Column("size", "right"), Column("from", wraps=True))
     rows = [(printable(file.path.name), size(file.size_bytes), printable(file.address) or "here") for file in files]
     folder = files[0].path.parent
     blocks: list[Block] = [Table(columns, rows), "", f"MNIST is in {printable(str(folder))}"]

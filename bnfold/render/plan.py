@@ -14,7 +14,7 @@ from bnfold.render.verify import judgement_blocks
 if TYPE_CHECKING:
     from bnfold.records import BatchNormRecord, ConvertReport, FileRecord, PlanReport
 
-_COLUMNS = (Column("batch norm", cut=True), Column("verdict"), Column("into what, or why not", cut=True))
+_COLUMNS = (Column("batch norm", wraps=True), Column("verdict"), Column("into what, or why not", wraps=True))
 _DETAILS = (Column("form", drop=3), Column("rule", drop=2), Column("scale", drop=1))
 
 

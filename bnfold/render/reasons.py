@@ -33,7 +33,7 @@ def reason_blocks(reason: Reason) -> list[Block]:
 
 def reason_table(reasons: Iterable[Reason]) -> list[Block]:
     """All of them, a line each."""
-    columns = (Column("code"), Column("name"), Column("what it means", cut=True))
+    columns = (Column("code"), Column("name"), Column("what it means", wraps=True))
     table = Table(columns, [(reason.code, reason.slug, reason.title) for reason in reasons])
     return [table, "", "bnfold explain CODE says why it is unsafe to fold then, and what to do."]
 

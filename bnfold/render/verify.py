@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     )
 
 _COLUMNS = (
-    Column("output", cut=True),
+    Column("output", wraps=True),
     Column("dtype", drop=7),
     Column("max error", "right"),
     Column("mean error", "right", drop=4),
     Column("relative", "right"),
     Column("one ulp", "right", drop=8),
-    Column("tolerance", "right"),
+    Column("tolerance", "right", drop=2),
     Column("passes at", "right", drop=3),
     Column("NaN", "right", drop=5),
     Column("Inf", "right", drop=6),
@@ -123,7 +123,7 @@ def _layer_blocks(layers: tuple[LayerError, ...], page: Page) -> list[Block]:
         worst = sorted(range(len(layers)), key=lambda index: _size(layers[index]), reverse=True)[:_SHOWN_LAYERS]
         shown = tuple(layers[index] for index in sorted(worst))
         heading += f"; the {_SHOWN_LAYERS} that differ most (--verbose shows all)"
-    columns = (Column("value", cut=True), Column("max error", "right"), Column("relative", "right"))
+    columns = (Column("value", wraps=True), Column("max error", "right"), Column("relative", "right"))
     rows = [(printable(item.name), error(item.max_abs_error), error(item.relative_error)) for item in shown]
     return [Styled(heading, "bold"), Table(columns, rows)]
 
@@ -154,7 +154,7 @@ def _dependence_blocks(found: Sequence[BatchDependence]) -> list[Block]:
     """What becomes of the same samples one by one and together."""
     columns = (
         Column("model"),
-        Column("output", cut=True),
+        Column("output", wraps=True),
         Column("samples", "right", drop=2),
         Column("difference", "right", drop=1),
         Column("agree", "right"),

@@ -130,6 +130,6 @@ def test_details_add_the_hashes() -> None:
 
 
 def test_what_is_laid_out_elsewhere_becomes_paragraphs_and_tables() -> None:
-    table = Table((Column("name", cut=True), Column("size", "right")), [("a_b", Styled("1 kB", "green"))])
+    table = Table((Column("name", wraps=True), Column("size", "right")), [("a_b", Styled("1 kB", "green"))])
     text = blocks_to_markdown([Styled("head_line", "bold"), "", table, "one *two*"])
     assert text == "**head\\_line**\n\n| name | size |\n| --- | ---: |\n| `a_b` | 1 kB |\n\none \\*two\\*\n"

@@ -138,8 +138,18 @@ def test_a_reason_is_explained_with_its_remedy(reason: Reason) -> None:
 
 
 def test_the_table_of_reasons_names_every_one() -> None:
-    lines = laid_out(reason_table(Reason), Page(width=80)).splitlines()
+    lines = laid_out(reason_table(Reason), Page()).splitlines()
     assert [line.split()[0] for line in lines[1 : 1 + len(Reason)]] == [reason.code for reason in Reason]
+
+
+def test_on_a_terminal_of_the_usual_width_no_meaning_of_a_reason_is_cut() -> None:
+    text = " ".join(laid_out(reason_table(Reason), Page(width=80)).split())
+    assert [reason for reason in Reason if reason.title.split()[-1] not in text] == []
+    assert "…" not in text
+
+
+def test_the_outputs_of_a_verification_have_names_on_the_narrowest_page() -> None:
+    assert "logits" in to_text(sample.PASSED, Page(width=40))
 
 
 def test_of_many_inner_values_those_that_differ_most_are_shown_in_their_order() -> None:
