@@ -105,7 +105,8 @@ def _evaluating(module: nn.Module) -> nn.Module:
     """``module``, or if any part of it is in training mode, a copy in evaluation mode that shares all tensors."""
     # An exported program's mode was settled when it was exported; its module has an eval() of its own that refuses.
     exported = "eval" in vars(module)
-    if exported or not any(part.training for part in module.modules()):
+    # What TorchScript has frozen has no mode.
+    if exported or not any(getattr(part, "training", False) for part in module.modules()):
         return module
     shared = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
     try:

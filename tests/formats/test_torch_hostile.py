@@ -476,6 +476,14 @@ def test_what_torchscript_runs_is_kept(which: str) -> None:
     assert torch.equal(run(result.model, IMAGE), run(net, IMAGE))
 
 
+def test_a_module_that_torchscript_has_frozen_is_no_longer_in_any_mode() -> None:
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        net: Any = torch.jit.freeze(scripted(shaken(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))))
+    result = fold(net, IMAGE)
+    assert not result.plan.verdicts
+    assert torch.equal(result.model(IMAGE), net(IMAGE))
+
+
 # What cannot be done, in words.
 
 

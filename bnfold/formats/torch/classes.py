@@ -35,6 +35,11 @@ def is_wrapped(module: nn.Module) -> bool:
     return type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module)
 
 
+def is_training(module: nn.Module) -> bool:
+    """Whether a module is in training mode; one that TorchScript has frozen has no mode."""
+    return bool(getattr(module, "training", False))
+
+
 def is_frozen(module: nn.Module) -> bool:
     """Whether a module of another kind holds running statistics, and nothing of its own that could be trained."""
     if isinstance(module, BatchNorm) or next(module.parameters(recurse=False), None) is not None:

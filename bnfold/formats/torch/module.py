@@ -22,6 +22,7 @@ from bnfold.formats.torch.apply import folded_copy
 from bnfold.formats.torch.architecture import Architecture
 from bnfold.formats.torch.capture import Capture
 from bnfold.formats.torch.check import check_other_inputs, check_same_outputs
+from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.dtypes import follow, lend_dtypes
 from bnfold.formats.torch.entries import unfolded_in, without_optimiser
 from bnfold.formats.torch.files import FORMATS, Checkpoint, read_checkpoint
@@ -159,7 +160,7 @@ class TorchModel:
         notes = (*self._captured.notes, *self.found_out)
         if self.is_unwrapped:
             notes += ("the module was wrapped, for other devices or compiled; the one underneath was folded",)
-        if self.module.training:
+        if is_training(self.module):
             notes += ("the module is in training mode; it was folded as in inference mode (eval)",)
         if self.keeps_architecture:
             notes += (

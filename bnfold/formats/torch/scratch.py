@@ -7,6 +7,7 @@ from collections import deque
 import torch
 from torch import nn
 
+from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.copies import structural_copy
 
 
@@ -24,7 +25,7 @@ def scratch_copy(module: nn.Module) -> nn.Module:
     own = [tensor for tensor in module.parameters() if type(tensor) is nn.Parameter and not tensor.is_inference()]
     instead |= {id(tensor): _alias(tensor) for tensor in own}
     scratch = structural_copy(module, share_buffers=False, instead=instead)
-    return scratch.eval() if module.training else scratch
+    return scratch.eval() if is_training(module) else scratch
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
