@@ -162,6 +162,47 @@ def test_a_path_that_changes_from_run_to_run_is_an_error_that_says_so(path: Call
     assert not fold(net, IMAGE, skip="*").plan.folds
 
 
+class Adding(nn.Module):
+    """A conv, a batch norm, and between them a summand that ``move`` moves after each run."""
+
+    def __init__(self, move: Callable[[Any], object]) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+        self.register_buffer("summand", torch.ones(3, 1, 1))
+        self.number = 1.0
+        self.move = [move]
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.bn(self.conv(x) + self.number + self.summand)
+        self.move[0](self)
+        return result
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        pytest.param(lambda net: setattr(net, "number", net.number + 1), id="a number"),
+        pytest.param(lambda net: setattr(net, "summand", net.summand + 1), id="another buffer"),
+    ],
+)
+def test_a_number_that_moves_from_run_to_run_is_no_constant(move: Callable[[Any], object]) -> None:
+    net = Adding(move)
+    with pytest.raises(InputError, match="when it runs again"):
+        fold(net, IMAGE)
+
+
+@pytest.mark.parametrize("path", ["summand", "conv.weight", "conv.bias"])
+def test_what_gets_other_values_behind_torchs_back_is_no_constant(path: str) -> None:
+    def move(net: Any) -> None:
+        tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        tensors[path].data = torch.ones(tensors[path].shape)
+
+    net = Adding(move)
+    (keep,) = fold(net, IMAGE).plan.keeps
+    assert keep.reason.slug == ("no-linear-layer" if path == "summand" else "weight-not-constant")
+
+
 def test_state_that_does_not_change_the_path_is_no_hindrance() -> None:
     net = Again(lambda net: (net.count.add_(1), net.seen.append(1), net.first)[-1])
     result = fold(net, IMAGE)

@@ -23,15 +23,23 @@ CEILING_FACTOR = 100
 
 
 def agree(
-    expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], original: nn.Module, inputs: Inputs
+    expected: Sequence[torch.Tensor],
+    actual: Sequence[torch.Tensor],
+    original: nn.Module,
+    inputs: Inputs,
+    *,
+    runs: int = 1,
 ) -> bool:
-    """Whether outputs agree; where they do not at first, as far as ``original`` rounds on the way to ``expected``."""
+    """Whether outputs agree; where they do not at first, as far as ``original`` rounds on the way to ``expected``.
+
+    That is what a copy of ``original`` computed from ``inputs`` in the last of so many ``runs``.
+    """
     if agree_within(expected, actual, TOLERANCES):
         return True
     dtypes = recorded(original, inputs).dtypes.values()
     if any(dtype.is_floating_point and dtype not in TOLERANCES for dtype in dtypes):
         return agree_within(expected, actual, {})
-    moved = output_tensors(run(scratch_copy(original), tree_map(_moved, inputs)))
+    moved = outputs_of(original, tree_map(_moved, inputs), runs=runs)
     return len(actual) == len(expected) == len(moved) and all(
         _error(before, after) <= _tolerance(before, beside)
         for before, after, beside in zip(expected, actual, moved, strict=True)
@@ -52,6 +60,14 @@ def agree_within(
         _error(before, after) <= tolerances.get(before.dtype, HALF_TOLERANCE)
         for before, after in zip(expected, actual, strict=True)
     )
+
+
+def outputs_of(module: nn.Module, inputs: Inputs, *, runs: int = 1) -> list[torch.Tensor]:
+    """What a copy computes, in the last of so many runs: it may keep something from run to run."""
+    scratch = scratch_copy(module)
+    for _ in range(runs - 1):
+        run(scratch, inputs)
+    return output_tensors(run(scratch, inputs))
 
 
 def recorded(module: nn.Module, inputs: Inputs) -> Recorder:

@@ -151,6 +151,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             self.calls.append(Call(op, self.module, {}, tuple(sources), (fresh,), is_observation=True))
         return fresh
 
+    def is_moved(self, name: str, tensor: torch.Tensor) -> bool:
+        """Whether a stored tensor has got another memory since, with other values: assigning to .data does that."""
+        return self._storage(tensor) != self.storages[name]
+
     def add_run(self, path: str, inputs: tuple[str, ...], outputs: Iterable[torch.Tensor]) -> None:
         """Note that the module at ``path`` ran, and what it was given and returned."""
         self.runs[path].append(ModuleRun(inputs, tuple(map(self.id_of, outputs))))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from bnfold.errors import InputError, InternalError, UsageError
-from bnfold.formats.torch.agreement import TOLERANCES, agree, agree_within, recorded
+from bnfold.formats.torch.agreement import TOLERANCES, agree, agree_within, outputs_of, recorded
 from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
@@ -56,14 +56,12 @@ def _require_same_next(original: nn.Module, folded: nn.Module, inputs: Inputs) -
 
     ``folded`` is a copy that has run once.
     """
-    scratch = scratch_copy(original)
-    run(scratch, inputs)
-    expected = output_tensors(run(scratch, inputs))
+    expected = outputs_of(original, inputs, runs=2)
     try:
         actual = output_tensors(run(folded, inputs))
     except UsageError:
         actual = []
-    if not agree(expected, actual, original, inputs):
+    if not agree(expected, actual, original, inputs, runs=2):
         raise InputError(
             "the model takes another path when it runs again, on which it cannot be folded",
             where="its outputs on the example inputs are right the first time, and not the second",
@@ -73,7 +71,7 @@ def _require_same_next(original: nn.Module, folded: nn.Module, inputs: Inputs) -
 
 def _require_same_again(original: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> None:
     """InputError where the original does not compute what it computed when it was recorded."""
-    if not agree(expected, _outputs(original, inputs), original, inputs):
+    if not agree(expected, outputs_of(original, inputs), original, inputs):
         raise InputError(
             "the model computes something else each time it runs, so that nothing shows whether a fold is right",
             where="twice on the same inputs, with the same random numbers",
@@ -153,15 +151,10 @@ def _take(path: FoldedPath, original: nn.Module, folded: nn.Module, inputs: Inpu
 def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | None:
     """Whether both compute the same; None where the original does not run on such inputs."""
     try:
-        expected = _outputs(original, inputs)
+        expected = outputs_of(original, inputs)
     except UsageError:  # its first axis is no batch, or its sizes are fixed
         return None
     try:
-        return agree(expected, _outputs(folded, inputs), original, inputs)
+        return agree(expected, outputs_of(folded, inputs), original, inputs)
     except UsageError:
         return False
-
-
-def _outputs(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
-    """What a copy computes: a batch norm that stayed in training mode writes to its buffers."""
-    return output_tensors(run(scratch_copy(module), inputs))

@@ -39,7 +39,9 @@ class Recording:
             self.calls_in[call.module].append(call)
             for value in set(call.inputs):
                 self.users[value].append(call)
-        self.lineage = Lineage(recorder, self.tensors)
+        self.moved = {name for name, tensor in self.tensors.items() if recorder.is_moved(name, tensor)}
+        """The stored tensors in whose place the run has put other values, behind torch's back."""
+        self.lineage = Lineage(recorder, self.tensors, self.moved)
 
     def owners(self, stored: str) -> list[str]:
         """The paths of the modules that hold a stored tensor."""
@@ -72,10 +74,11 @@ class Lineage:
     them, and nobody writes to the tensors that they are made of.
     """
 
-    def __init__(self, recorder: Recorder, stored: Collection[str]) -> None:
+    def __init__(self, recorder: Recorder, stored: Collection[str], moved: Collection[str]) -> None:
         written = {recorder.storages[value] for call in recorder.calls for value in call.written}
         self.derived = set(stored)
-        self._leaves = {name: frozenset((name,)) for name in stored if recorder.storages[name] not in written}
+        lasting = [name for name in stored if name not in moved and recorder.storages[name] not in written]
+        self._leaves = {name: frozenset((name,)) for name in lasting}
         self._makers: dict[str, tuple[int, Call]] = {}
         for position, call in enumerate(recorder.calls):
             if not call.inputs or not self.derived.issuperset(call.inputs):

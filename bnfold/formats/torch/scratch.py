@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnfold.formats.torch.classes import is_training
-from bnfold.formats.torch.copies import structural_copy
+from bnfold.formats.torch.copies import storage_of, structural_copy
 
 
 def scratch_copy(module: nn.Module) -> nn.Module:
@@ -57,5 +57,6 @@ def _identity(value: object) -> object:
     if isinstance(value, bool | int | float | str | None):
         return value
     if isinstance(value, torch.Tensor):
-        return id(value), 0 if value.is_inference() else value._version  # noqa: SLF001 - how often it was written to
+        written = 0 if value.is_inference() else value._version  # noqa: SLF001 - how often it was written to
+        return id(value), written, storage_of(value)
     return id(value), len(value) if isinstance(value, list | dict | set | deque) else 0

@@ -194,6 +194,8 @@ class Translation:
             return Value(
                 name, None, Lock(Reason.HOOKED, f"it is {a_or_an(tensor)}, which has a say in what torch does")
             )
+        if name in self.recording.moved:
+            return Value(name, None, Lock(Reason.WEIGHT_NOT_CONSTANT, "the run puts other values in its place"))
         if not _is_plain(tensor):
             return Value(name)
         if not self.recording.is_saved(name):
