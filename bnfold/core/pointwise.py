@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node
-from bnfold.core.rounding import F64Array, rounded
+from bnfold.core.graph import Constant, GraphView, Node
+from bnfold.core.rounding import LARGEST, F64Array, rounded
 from bnfold.core.steps import Join, LayerStep, Side
 from bnfold.core.traits import Arithmetic, ScaleShiftTraits
 
@@ -32,16 +32,35 @@ def swallowed(affine: Affine, steps: Iterable[LayerStep]) -> Affine:
 
 
 def scale_and_shift(view: GraphView, bn: Node, steps: Iterable[LayerStep]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """γ and β, ``(C,)``, of a batch norm once it has swallowed ``steps`` on its outputs: γ·s and β·s + t.
+    """γ and β, ``(C,)``, of a batch norm once it has swallowed ``steps`` on its outputs.
 
     Rounded once to the dtypes they are stored in (bfloat16 as uint16 bits).
     """
+    gamma, beta = _gamma_and_beta(view, bn)
+    combined = after_steps(view, bn, steps)
+    return rounded(combined.scale, gamma.dtype), rounded(combined.shift, beta.dtype)
+
+
+def after_steps(view: GraphView, node: Node, steps: Iterable[LayerStep]) -> Affine:
+    """What an affine node stores once it has swallowed ``steps``: γ·s and β·s + t, or all that a run amounts to."""
+    if isinstance(node.traits, ScaleShiftTraits):
+        return swallowed(run_affine(view, node), steps)
+    gamma, beta = (constant.load().astype(np.float64) for constant in _gamma_and_beta(view, node))
+    return swallowed(Affine(gamma, beta), steps)
+
+
+def largest_stored(view: GraphView, node: Node) -> float:
+    """The largest number that the constants of an affine node can hold, those that ``after_steps`` is stored in."""
+    is_run = isinstance(node.traits, ScaleShiftTraits)
+    stored = [view.constant(node.inputs[1])] if is_run else _gamma_and_beta(view, node)
+    return min(LARGEST.get(constant.dtype, 0.0) if constant else 0.0 for constant in stored)
+
+
+def _gamma_and_beta(view: GraphView, bn: Node) -> tuple[Constant, Constant]:
     gamma, beta = view.constant(bn.inputs[1]), view.constant(bn.inputs[2])
     if gamma is None or beta is None:
         raise ValueError(f"{bn.label!r} has no constant scale and shift")
-    own = Affine(gamma.load().astype(np.float64), beta.load().astype(np.float64))
-    combined = swallowed(own, steps)
-    return rounded(combined.scale, gamma.dtype), rounded(combined.shift, beta.dtype)
+    return gamma, beta
 
 
 def run_affine(view: GraphView, run: Node) -> Affine:

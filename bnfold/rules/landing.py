@@ -9,7 +9,7 @@ import numpy as np
 from bnfold.core.affine import Affine
 from bnfold.core.graph import LAYERS, GraphView, Node, OpKind
 from bnfold.core.kernel import fits, input_channels, layer_constants, output_channels
-from bnfold.core.pointwise import swallowed
+from bnfold.core.pointwise import after_steps, largest_stored
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.rounding import LARGEST
 from bnfold.core.steps import Join, LayerStep, Side, Step
@@ -86,7 +86,7 @@ def _all_of(view: GraphView, edits: list[Edit]) -> Edit:
     node, steps = edits[0].node, tuple(step for edit in edits for step in edit.steps)
     if node.kind in LAYERS:
         return edit_of(view, node, *steps)
-    _require_range(view, node, swallowed(affine_of(view, node), steps))
+    _require_range(view, node, steps)
     return Edit(node, steps)
 
 
@@ -97,8 +97,9 @@ def _into_batch_norm(view: GraphView, bn: Node, affine: Affine) -> Edit:
         _require_constant(view, bn, name, value)
     if not own.acts_like(affine):
         raise Miss(Reason.CHANNEL_MISMATCH, bn, f"{bn.label!r} normalises other channels")
-    _require_range(view, bn, own.then(affine))
-    return Edit(bn, (Step(Side.OUTPUTS, affine),))
+    steps = (Step(Side.OUTPUTS, affine),)
+    _require_range(view, bn, steps)
+    return Edit(bn, steps)
 
 
 def require_silenceable(view: GraphView, bn: Node) -> None:
@@ -121,16 +122,15 @@ def _into_run(view: GraphView, run: Node, step: Step) -> Edit:
         raise Miss(Reason.NO_LINEAR_LAYER, run, f"the constants of {run.label!r} cannot be changed")
     if not (own.acts_like(step.affine) or own.is_uniform or step.affine.is_uniform):
         raise Miss(Reason.CHANNEL_MISMATCH, run, f"{run.label!r} scales or shifts other channels")
-    _require_range(view, run, swallowed(own, (step,)))
+    _require_range(view, run, (step,))
     return Edit(run, (step,))
 
 
-def _require_range(view: GraphView, node: Node, affine: Affine) -> None:
-    """The dtype of an affine node's constants holds this scale and shift. Raises Miss."""
-    constant = view.constant(node.inputs[1])
-    largest = LARGEST.get(constant.dtype, 0.0) if constant else 0.0
+def _require_range(view: GraphView, node: Node, steps: tuple[LayerStep, ...]) -> None:
+    """The dtypes of an affine node's constants hold what becomes of them. Raises Miss."""
+    affine = after_steps(view, node, (*view.steps.get(node.index, ()), *steps))
     found = max(np.abs(affine.scale).max(initial=0), np.abs(affine.shift).max(initial=0))
-    if not found <= largest:
+    if not found <= largest_stored(view, node):
         raise Miss(Reason.DTYPE_OVERFLOW, node, f"folded values of {node.label!r} are outside the range of its dtype")
 
 

@@ -57,6 +57,14 @@ WIDE = {"w": np.full((2, 4, 1, 1), 1, np.float16)}
             id="both halves of an input",
         ),
         case(
+            {"n": "no-linear-layer", "y": "no-linear-layer"},
+            f"r = Relu(x) n = {bn('r')} y = {bn('n', '2')}",
+            {**halves(shift=30000), "m": np.full(2, 29000, np.float16), **halves("2", scale=4)},
+            x=HALF_X,
+            y=HALF_Y,
+            id="the shift of a batch norm, whose mean would take most of it away",
+        ),
+        case(
             {"u": "y", "v1": "dtype-overflow"},
             f"u = {bn('x')} r = Relu(x) v1 = {bn('r', '2')} c = Concat<axis = 1>(u, v1) y = Conv(c, w)",
             {**WIDE, **halves(shift=20000), **halves("2", shift=20000)},

@@ -11,7 +11,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, helper
 from bnfold.core.affine import Affine
 from bnfold.core.graph import Constant, GraphView, Node, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
-from bnfold.core.pointwise import run_affine, scale_and_shift, swallowed
+from bnfold.core.pointwise import after_steps, scale_and_shift
 from bnfold.core.rounding import rounded
 from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Edit, Plan
@@ -103,7 +103,7 @@ class _Editor:
         shape = graph.shape(edit.node.data)
         if constant is None or shape is None:
             raise ValueError(f"{edit.node.label!r} has no constant, or no shape")
-        affine = swallowed(run_affine(graph, edit.node), edit.steps)
+        affine = after_steps(graph, edit.node, edit.steps)
         parts = [("Mul", affine.scale, (affine.scale != 1).any()), ("Add", affine.shift, (affine.shift != 0).any())]
         needed = [(op, values) for op, values, is_needed in parts if is_needed] or [("Mul", affine.scale)]
         source = place.data
