@@ -249,3 +249,21 @@ def test_every_batch_norm_gets_exactly_one_verdict_in_order(words: list[str]) ->
     decided = plan(graph)
     assert [verdict.bn.index for verdict in decided] == [bn.index for bn in graph.batch_norms]
     assert len(decided) == words.count("bn")
+
+
+def test_a_plan_reads_as_a_line_for_each_batch_norm() -> None:
+    decided = plan(view("x conv bn relu bn2 out"))
+    folded, kept = decided
+    assert str(folded) == "folded into 'conv'"
+    assert str(kept).startswith("kept, BNF201 no-linear-layer at 'relu': ")
+    assert str(decided) == f"'bn': {folded}\n'bn2': {kept}"
+
+
+def test_a_verdict_escapes_the_names_of_a_model() -> None:
+    hostile = view("x conv bn out", change={"conv": lambda node: replace(node, label="\x1b[2J")})
+    assert str(plan(hostile)) == r"'bn': folded into '\x1b[2J'"
+
+
+def test_what_is_wrong_with_the_batch_norm_itself_has_no_other_place() -> None:
+    (kept,) = plan(view("x conv bn out", bn_mean=None))
+    assert str(kept).startswith("kept, BNF102 no-running-stats: ")

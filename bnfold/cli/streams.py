@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,33 @@ def take_over_stdout() -> None:
     sys.stderr = sys.stderr or _stream_on(os.dup(2), "utf-8")  # Python has None for a stream that was closed
     result = os.dup(1)
     os.dup2(2, 1)
-    sys.stdout = _stream_on(result, sys.stdout.encoding if sys.stdout else "utf-8")
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    sys.stdout = _ResultStream(io.BufferedWriter(io.FileIO(result, "wb")), encoding=encoding, errors="backslashreplace")
+
+
+class _ResultStream(io.TextIOWrapper):
+    """stdout, to which click's ``--help`` writes too: a reader who has gone (``… | head``) is no error."""
+
+    def write(self, text: str) -> int:
+        """How many letters were written. Raises OutputError where the disk is full."""
+        with self._told():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Raises OutputError, as ``write`` does: which of them meets the full disk depends on the text's length."""
+        with self._told():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            _silence(self)
+        except OSError as error:
+            _silence(self)
+            raise OutputError(f"cannot write the result to stdout: {error.strerror or error}") from error
 
 
 def _stream_on(descriptor: int, encoding: str) -> TextIO:
@@ -43,14 +70,8 @@ def prints_go_to_stderr() -> Iterator[None]:
 
 
 def put_result(text: str) -> None:
-    """Write to stdout. A reader who has gone (``… | head``) is no error; a full disk is an OutputError."""
-    try:
-        click.echo(text, nl=False)
-    except BrokenPipeError:
-        _silence(sys.stdout)
-    except OSError as error:
-        _silence(sys.stdout)
-        raise OutputError(f"cannot write the result to stdout: {error.strerror or error}") from error
+    """Write to stdout. A reader who has gone is no error; a full disk is an OutputError."""
+    click.echo(text, nl=False)
 
 
 def put_error(text: str) -> None:

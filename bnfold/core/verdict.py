@@ -52,6 +52,10 @@ class Fold:
     stays: str = ""
     """Why it is run all the same, as one that changes nothing; empty where it is not."""
 
+    def __str__(self) -> str:
+        """The verdict in a line; names of the model's are quoted, and escaped with that."""
+        return f"folded into {', '.join(repr(node.label) for node in self.into)}"
+
     @property
     def removed(self) -> tuple[Node, ...]:
         """The nodes that are no more."""
@@ -139,6 +143,12 @@ class Keep:
     node: Node | None
     detail: str
 
+    def __str__(self) -> str:
+        """The verdict in a line, as for a fold."""
+        at = f" at {self.node.label!r}" if self.node and self.node is not self.bn else ""
+        why = f": {self.detail}" if self.detail else ""
+        return f"kept, {self.reason.code} {self.reason.slug}{at}{why}"
+
 
 Verdict = Fold | Keep
 Change = Fold | JoinedLayers
@@ -159,6 +169,10 @@ class Plan:
     also_folded: tuple[Fold, ...] = ()
     joined: tuple[JoinedLayers, ...] = ()
     left: tuple[tuple[int, frozenset[int]], ...] = ()
+
+    def __str__(self) -> str:
+        """A line for each batch norm."""
+        return "\n".join(f"{verdict.bn.label!r}: {verdict}" for verdict in self.verdicts)
 
     def __len__(self) -> int:
         return len(self.verdicts)

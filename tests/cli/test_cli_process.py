@@ -88,11 +88,19 @@ def test_stdout_is_the_result_alone_whoever_else_prints(form: str) -> None:
         assert f"{words}\n" in outcome.stderr
 
 
-@pytest.mark.parametrize(("model", "code"), [("m.onnx", 0), ("other.onnx", 1)], ids=["passed", "failed"])
-def test_a_reader_who_has_gone_is_no_error(model: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        pytest.param("verify m.onnx m.onnx --quiet", 0, id="passed"),
+        pytest.param("verify m.onnx other.onnx --quiet", 1, id="failed"),
+        pytest.param("inspect many.onnx --quiet", 0, id="more than a buffer holds"),
+        pytest.param("convert --help", 0, id="click's own help"),
+    ],
+)
+def test_a_reader_who_has_gone_is_no_error(words: str, code: int) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    outcome = bnfold("verify", "m.onnx", model, "--quiet", stdout=writing)
+    outcome = bnfold(*words.split(), stdout=writing)
     os.close(writing)
     assert outcome.returncode == code
     assert outcome.stderr == ""
@@ -108,8 +116,9 @@ def test_nobody_reading_stderr_is_no_error() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_stdout_is_exit_code_6() -> None:
-    outcome = by_shell("inspect m.onnx --quiet > /dev/full")
+@pytest.mark.parametrize("words", ["inspect m.onnx --quiet", "inspect many.onnx --quiet", "--help", "--version"])
+def test_a_full_disk_under_stdout_is_exit_code_6(words: str) -> None:
+    outcome = by_shell(f"{words} > /dev/full")
     assert outcome.returncode == 6
     assert outcome.stderr == "error: cannot write the result to stdout: No space left on device\n"
 
