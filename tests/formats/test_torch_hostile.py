@@ -605,6 +605,26 @@ def test_a_model_that_magnifies_rounding_is_given_what_one_ulp_in_its_inputs_mak
     assert 1e-3 < error < 1e-1
 
 
+@pytest.mark.parametrize(
+    ("wire", "stays"),
+    [
+        pytest.param(lambda y: y.view(len(y), -1), True, id="view"),
+        pytest.param(lambda y: y.relu_().view(len(y), -1), True, id="in place, view"),
+        pytest.param(lambda y: (y.sigmoid() * 2).view(len(y), -1), True, id="computed, view"),
+        pytest.param(lambda y: y.flatten(1), False, id="flatten"),
+        pytest.param(lambda y: y.transpose(1, 2), False, id="transposed back"),
+    ],
+)
+def test_a_batch_norm_that_lays_out_memory_for_a_view_stays(
+    wire: Callable[[torch.Tensor], torch.Tensor], *, stays: bool
+) -> None:
+    net: Any = Wired(lambda net, x: wire(net.bn(net.conv(x).transpose(1, 2))), nn.Linear(5, 3), nn.BatchNorm1d(3))
+    result = judged_fold(net, torch.randn(2, 7, 5))
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert ("memory" in result.plan.verdicts[0].bn.stays) == stays
+    assert isinstance(result.model.bn, nn.BatchNorm1d) == stays
+
+
 def test_a_batch_norm_that_has_another_name_too_has_run() -> None:
     net: Any = Wired(plain)
     net.also = net.bn

@@ -92,6 +92,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self.dtypes: dict[str, torch.dtype] = {}
         self.storages: dict[str, int] = {}
         """By value id, a number that values share exactly where they share memory."""
+        self.strides: dict[str, tuple[int, ...]] = {}
         self.known: dict[str, torch.Tensor] = {}
         """Copies of what was computed from stored tensors alone, as far as it is one number a channel."""
         self.runs: defaultdict[str, list[ModuleRun]] = defaultdict(list)
@@ -202,6 +203,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         storage = self._storage(tensor)
         self._tracked[id(tensor)] = _Tracked(weakref.ref(tensor), name, storage, self._versions.get(storage, 0))
         self.shapes[name], self.dtypes[name], self.storages[name] = tuple(tensor.shape), tensor.dtype, storage
+        self.strides[name] = tensor.stride() if tensor.layout is torch.strided else ()
         self._values_in[storage].append(name)
         return name
 

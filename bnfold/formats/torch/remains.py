@@ -45,7 +45,8 @@ def of_operator(recording: Recording, call: Call, meaning: Meaning, owner: str) 
         return Lock(Reason.HOOKED, "it has hooks")
     if is_own and _goes(recording, owner, str(meaning.inputs[0]), call.outputs[0], [call]):
         used = _used_elsewhere(recording, filter(is_stored, meaning.inputs[1:]))
-        return Lock(Reason.HOOKED, used) if used else Remains(owner, calls=1)
+        if used or not _is_laid_out_for_views(recording, str(meaning.inputs[0]), call.outputs[0]):
+            return Lock(Reason.HOOKED, used) if used else Remains(owner, calls=1)
     if None in meaning.inputs[3:]:
         return Remains()  # it has no statistics, and does not fold
     if why_not := _not_writable(recording, call, meaning):
@@ -124,6 +125,8 @@ NEUTRAL = {Arithmetic.ADD: 0.0, Arithmetic.SUBTRACT: 0.0, Arithmetic.MULTIPLY: 1
 def _why(part: nn.Module, owner: str, call: Call) -> str:
     """Why a batch norm cannot be taken out."""
     if call.module == owner and isinstance(part, BatchNorm):
+        if _goes_alone(part):
+            return "it lays its output out in memory as the view behind it needs"
         return f"{type(part).__name__} {'holds other modules' if is_known(part) else 'runs code of its own'}"
     return f"the code of {place(call)} calls it"
 
@@ -136,7 +139,7 @@ def _goes(recording: Recording, path: str, data: str, output: str, calls: Sequen
     has nothing but buffers, running statistics among them (as the frozen batch norms of torchvision and detectron).
     """
     part = recording.parts[path]
-    if isinstance(part, BatchNorm) and is_known(part) and not part._modules:  # noqa: SLF001 - even where one is None
+    if _goes_alone(part):
         return True
     if is_wrapped(part) or isinstance(part, torch.jit.ScriptModule):
         return False
@@ -150,6 +153,35 @@ def _goes(recording: Recording, path: str, data: str, output: str, calls: Sequen
     if list(map(id, own)) != list(map(id, calls)):
         return False
     return _chained(recording, path, data, output, [f"{path}.{name}".removeprefix(".") for name in children])
+
+
+def _goes_alone(part: nn.Module) -> bool:
+    """Whether a module is a batch norm of torch's own, which holds no others."""
+    return isinstance(part, BatchNorm) and is_known(part) and not part._modules  # noqa: SLF001 - even where one is None
+
+
+def _is_laid_out_for_views(recording: Recording, data: str, output: str) -> bool:
+    """Whether a batch norm's output lies in memory otherwise than its input, and a view needs that.
+
+    What is computed from it element by element lies there like it.
+    """
+    known = recording.recorder
+    pairs = zip(known.shapes[output], known.strides[data], known.strides[output], strict=True)
+    if all(before == after for size, before, after in pairs if size > 1):
+        return False
+    places = {known.storages[output]}
+    for call in known.calls:
+        if places.isdisjoint(known.storages[value] for value in call.inputs):
+            continue
+        if call.op in VIEWS:
+            return True
+        if call.function is not None and torch.Tag.pointwise in call.function.tags:
+            places.update(known.storages[value] for value in call.outputs)
+    return False
+
+
+VIEWS = frozenset({"view", "view_as", "_unsafe_view", "as_strided"})
+"""What works on memory as it lies there, or fails."""
 
 
 def _chained(recording: Recording, path: str, data: str, output: str, children: Collection[str]) -> bool:
