@@ -30,9 +30,7 @@ def structural_copy(
     ``instead``: by ``id`` of a parameter or buffer, what stands in the copy wherever somebody holds that tensor.
     """
     parts = list(module.modules())
-    # All of torch's own ways to them go through the tree once more, which takes longer than copying it.
-    parameters = _tensors(part._parameters for part in parts)  # noqa: SLF001 - as said
-    buffers = _tensors(part._buffers for part in parts)  # noqa: SLF001 - as said
+    parameters, buffers = stored_in(parts)
     lazy = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
     if any(isinstance(tensor, lazy) for tensor in (*parameters, *buffers)):
         raise InputError(
@@ -60,6 +58,12 @@ def structural_copy(
             where="bnfold folds a copy, by copy.deepcopy",
             remedy="take out of the module what cannot be copied (locks, open files, generators)",
         ) from error
+
+
+def stored_in(parts: Iterable[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The parameters and the buffers of ``parts``; torch's own ways to them take longer than copying the modules."""
+    parts = list(parts)
+    return _tensors(part._parameters for part in parts), _tensors(part._buffers for part in parts)  # noqa: SLF001 - as said
 
 
 def _tensors(groups: Iterable[Mapping[str, torch.Tensor | None]]) -> list[torch.Tensor]:

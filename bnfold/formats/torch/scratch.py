@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnfold.formats.torch.classes import is_training
-from bnfold.formats.torch.copies import storage_of, structural_copy
+from bnfold.formats.torch.copies import storage_of, stored_in, structural_copy
 
 
 def scratch_copy(module: nn.Module) -> nn.Module:
@@ -18,11 +18,13 @@ def scratch_copy(module: nn.Module) -> nn.Module:
     constraints on weights do, and what it writes in place ``run`` takes back. Its buffers, and tensors that are plain
     attributes, have memory of their own. InputError where the module cannot be copied.
     """
-    registered = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
-    values = [value for part in module.modules() for value in vars(part).values()]
+    parts = list(module.modules())
+    parameters, buffers = stored_in(parts)
+    registered = {id(tensor) for tensor in (*parameters, *buffers)}
+    values = [value for part in parts for value in vars(part).values()]
     plain = [value for value in values if type(value) is torch.Tensor and id(value) not in registered]
     instead: dict[int, torch.Tensor] = {id(tensor): tensor.detach().clone() for tensor in plain}
-    own = [tensor for tensor in module.parameters() if type(tensor) is nn.Parameter and not tensor.is_inference()]
+    own = [tensor for tensor in parameters if type(tensor) is nn.Parameter and not tensor.is_inference()]
     instead |= {id(tensor): _alias(tensor) for tensor in own}
     scratch = structural_copy(module, share_buffers=False, instead=instead)
     return scratch.eval() if is_training(module) else scratch
