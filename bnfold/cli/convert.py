@@ -136,6 +136,8 @@ def planned_outputs(
         raise UsageError("--output and --out-dir exclude each other", remedy="give one of them")
     if output is not None and len(models) > 1:
         raise UsageError(f"--output names one file, but there are {len(models)} MODELs", remedy="use --out-dir DIR")
+    if output is not None and str(output) == "-":
+        raise UsageError("--output - stands for stdout, to which no model is written", remedy="name a file")
     if output is not None:
         return [output]
     beside = [default_output(model, to) for model in models]

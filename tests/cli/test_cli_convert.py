@@ -18,6 +18,7 @@ from bnfold.render.text import to_text
 
 CLASHES = {
     "--output for two models": ("a.onnx b.onnx -o out.onnx", "--output names one file, but there are 2 MODELs"),
+    "--output to stdout": ("a.onnx -o -", "--output - stands for stdout, to which no model is written"),
     "--output and --out-dir": ("a.onnx -o out.onnx --out-dir out", "--output and --out-dir exclude each other"),
     "one model twice": ("a.onnx a.onnx", "a.onnx and a.onnx would both be written to a.folded.onnx"),
     "one model by two names": ("a.onnx ./x/../a.onnx", "would both be written to"),

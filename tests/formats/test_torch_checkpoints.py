@@ -194,6 +194,7 @@ def test_a_state_dict_of_other_shapes_names_them(bnfold: CommandLine, tmp_path: 
         ("no_such_module:Net", "No module named 'no_such_module'"),
         ("unclosed:Net", "was never closed"),
         ("script:Net", "SystemExit"),
+        ("needy:Net", "needy imports no_such_package: install that"),
         ("checkpoint_files:broken", "the factory failed: no such depth"),
         ("checkpoint_files:ends_the_process", "the factory failed: SystemExit: 2"),
         ("checkpoint_files:a_number", "made an int"),
@@ -203,6 +204,7 @@ def test_a_state_dict_of_other_shapes_names_them(bnfold: CommandLine, tmp_path: 
 )
 def test_a_wrong_factory_is_exit_2(bnfold: CommandLine, plain: Path, factory: str, said: str) -> None:
     (plain.parent / "unclosed.py").write_text("Net = (", encoding="utf-8")
+    (plain.parent / "needy.py").write_text("import no_such_package", encoding="utf-8")
     (plain.parent / "script.py").write_text("raise SystemExit(0)", encoding="utf-8")
     outcome = bnfold("inspect", plain.name, "--model", factory)
     assert outcome.code == 2

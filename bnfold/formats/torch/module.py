@@ -291,11 +291,10 @@ def _import_factory(name: str) -> Callable[[], nn.Module]:
         for part in attribute.split("."):
             made = getattr(made, part)
     except (Exception, SystemExit) as error:  # importing runs the user's code, which may do anything
-        raise UsageError(
-            f"the factory cannot be imported: {first_line(error)}",
-            where=name,
-            remedy="write it as pkg.module:factory, importable from the current directory",
-        ) from error
+        remedy = "write it as pkg.module:factory, importable from the current directory"
+        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module_name}.".startswith(f"{error.name}."):
+            remedy = f"{module_name} imports {error.name}: install that"
+        raise UsageError(f"the factory cannot be imported: {first_line(error)}", where=name, remedy=remedy) from error
     if not callable(made):
         raise UsageError(f"{name!r} is not callable", remedy="give a class, or a function that returns the module")
     return made
