@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bnfold.core.verdict import Plan
     from bnfold.formats.kinds import Target
     from bnfold.formats.opening import Model
+    from bnfold.formats.torch.factories import Factory
     from bnfold.formats.torch.inputs import GivenInputs
-    from bnfold.formats.torch.module import Factory
 
 __all__ = ["FoldResult", "bench", "calibrate", "convert", "default_output", "fold", "inspect", "load_folded", "verify"]
 
@@ -180,9 +180,9 @@ def load_folded(module: nn.Module, path: PathLike, *, key: str | None = None) ->
     loaded strictly. ``key`` chooses a state_dict in a file of several. Raises BnfoldError where it does not fit.
     """
     with torch_needed():
-        from bnfold.formats.torch import module as torch_module
+        from bnfold.formats.torch import files
 
-        return torch_module.load_folded(module, path, key=key)
+        return files.load_folded(module, path, key=key)
 
 
 def __getattr__(name: str) -> object:

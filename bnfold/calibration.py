@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from bnfold.formats.onnx.model import OnnxModel
     from bnfold.formats.onnx.statistics import OnnxStatistics
     from bnfold.formats.torch.export import ExportedModel
+    from bnfold.formats.torch.factories import Factory
     from bnfold.formats.torch.inputs import GivenInputs
-    from bnfold.formats.torch.module import Factory, TorchModel
+    from bnfold.formats.torch.module import TorchModel
     from bnfold.formats.torch.statistics import TorchStatistics
 
 PathLike = str | os.PathLike[str]

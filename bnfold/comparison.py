@@ -24,8 +24,8 @@ from bnfold.runtime.session import NoKernelError, Session, TensorSpec
 from bnfold.sessions import Models, described_sizes
 
 if TYPE_CHECKING:
+    from bnfold.formats.torch.factories import Factory
     from bnfold.formats.torch.inputs import GivenInputs
-    from bnfold.formats.torch.module import Factory
 
 PathLike = str | os.PathLike[str]
 Tolerance = float | Mapping[str, float] | None

@@ -20,6 +20,8 @@ class AccuracyTally:
     samples: int = 0
     original_correct: int = 0
     folded_correct: int = 0
+    classless: int = 0
+    """Labels that are none of the scores' classes."""
     flipped: list[int] = field(default_factory=list)
 
     def add(self, original: Mapping[str, Array], folded: Mapping[str, Array], labels: Array) -> bool:
@@ -32,6 +34,7 @@ class AccuracyTally:
         self.samples += len(labels)
         self.original_correct += int((a == labels).sum())
         self.folded_correct += int((b == labels).sum())
+        self.classless += int(((labels < 0) | (labels >= original[name].shape[-1])).sum())
         return True
 
     def result(self, max_flips: int, max_accuracy_drop: float | None) -> AccuracyRecord | None:

@@ -146,8 +146,12 @@ class _Run:
 
     def doubts(self, comparison: Comparison) -> list[str]:
         """What makes the verdict say less than it seems to."""
-        unscored = ["no output holds one row of scores a label: accuracy was not compared"] if self._unscored else []
-        return self._written.comparer.doubts(comparison) + unscored
+        doubts = self._written.comparer.doubts(comparison)
+        if self._unscored:
+            doubts.append("no output holds one row of scores a label: accuracy was not compared")
+        if self.accuracy.classless:
+            doubts.append(f"{self.accuracy.classless:,} labels name no class of the model: they count as wrong")
+        return doubts
 
 
 class _Compared:

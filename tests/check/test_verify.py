@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,18 @@ def test_labels_that_no_output_answers_warn() -> None:
     assert result.accuracy is None
     assert result.passed
     assert "accuracy was not compared" in result.warnings[0]
+
+
+def test_labels_that_name_no_class_warn() -> None:
+    pair = function_pair(
+        lambda feeds: {"y": feeds["x"][:, 0, :4]},
+        lambda feeds: {"y": feeds["x"][:, 0, :4]},
+        inputs=(TensorSpec("x", "float32", ("n", 28, 28)),),
+    )
+    labelled = replace(images(8), y=np.array([0, 1, 2, 3, 4, 9, -1, 0]))
+    result = verify(pair, dataset_inputs(pair.original.inputs, labelled))
+    assert result.accuracy is not None
+    assert result.warnings == ("3 labels name no class of the model: they count as wrong",)
 
 
 def test_a_correct_fold_passes_in_onnx_as_written_and_as_deployed(network: ConvBn) -> None:

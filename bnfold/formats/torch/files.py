@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 
 from bnfold.errors import InputError, UnsafeError, UsageError
 from bnfold.files.archive import require_intact
@@ -23,7 +25,7 @@ from bnfold.formats.torch.safetensors import read_safetensors, write_safetensors
 from bnfold.formats.torch.shards import Shards, read_shards
 from bnfold.formats.torch.states import StoredState
 from bnfold.formats.torch.structure import Structure
-from bnfold.formats.torch.trusted import first_line
+from bnfold.formats.torch.trusted import a_or_an, first_line
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -186,3 +188,19 @@ def _with_metadata(state: StoredState) -> OrderedDict[str, torch.Tensor]:
     if metadata:
         vars(named)["_metadata"] = metadata
     return named
+
+
+def load_folded(module: nn.Module, path: str | os.PathLike[str], *, key: str | None = None) -> nn.Module:
+    """Load a folded checkpoint into a freshly made module of the original architecture, in place, and return it.
+
+    Its batch norms become Identity and its layers gain biases as the checkpoint's record says; then every tensor is
+    loaded strictly. ``key`` chooses a state_dict in a file that has several. InputError where it does not fit.
+    """
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"{a_or_an(module)} is no nn.Module to load into",
+            remedy="give a fresh module of the original architecture, then the path: load_folded(MyNet(), PATH)",
+        )
+    checkpoint = read_checkpoint(Path(path), key)
+    checkpoint.states[checkpoint.key].fit(module, str(path)).load_into(module, str(path))
+    return module

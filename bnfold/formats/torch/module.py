@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from io import BytesIO
@@ -25,21 +22,19 @@ from bnfold.formats.torch.check import check_other_inputs, check_same_outputs
 from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.dtypes import follow, lend_dtypes
 from bnfold.formats.torch.entries import unfolded_in, without_optimiser
+from bnfold.formats.torch.factories import Factory, make_module
 from bnfold.formats.torch.files import FORMATS, Checkpoint, read_checkpoint
 from bnfold.formats.torch.inputs import GivenInputs, recorded_inputs
 from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.recordings import capture_all
 from bnfold.formats.torch.running import Inputs, unwrapped
 from bnfold.formats.torch.structure import Structure
-from bnfold.formats.torch.trusted import a_or_an, first_line, import_from_here, load_pickled_module
+from bnfold.formats.torch.trusted import load_pickled_module
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
     from bnfold.files.writing import Content
-
-Factory = str | Callable[[], nn.Module]
-"""``pkg.module:factory``, or something that makes the module when called."""
 
 
 class TorchModel:
@@ -246,55 +241,3 @@ class TorchModel:
         entries = own.entries if self.is_calibrated else without_optimiser(own.entries)[0]
         copies = {copy.key: copy.checkpoint.states[copy.key] for copy in self.companions if copy.checkpoint}
         return replace(own, entries=entries).holding(copies)
-
-
-def make_module(factory: Factory) -> nn.Module:
-    """The module that a factory makes; ``pkg.module:name`` is imported, from the current directory too."""
-    make = _import_factory(factory) if isinstance(factory, str) else factory
-    try:
-        module = make()
-    except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script may end itself
-        remedy = "bnfold calls it without arguments" if isinstance(error, TypeError) else ""
-        raise UsageError(f"the factory failed: {first_line(error)}", where=str(factory), remedy=remedy) from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            f"the factory made {a_or_an(module)}, not an nn.Module",
-            where=str(factory),
-            remedy="give a class, or a function that returns the module",
-        )
-    return module
-
-
-def load_folded(module: nn.Module, path: str | os.PathLike[str], *, key: str | None = None) -> nn.Module:
-    """Load a folded checkpoint into a freshly made module of the original architecture, in place, and return it.
-
-    Its batch norms become Identity and its layers gain biases as the checkpoint's record says; then every tensor is
-    loaded strictly. ``key`` chooses a state_dict in a file that has several. InputError where it does not fit.
-    """
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            f"{a_or_an(module)} is no nn.Module to load into",
-            remedy="give a fresh module of the original architecture, then the path: load_folded(MyNet(), PATH)",
-        )
-    checkpoint = read_checkpoint(Path(path), key)
-    checkpoint.states[checkpoint.key].fit(module, str(path)).load_into(module, str(path))
-    return module
-
-
-def _import_factory(name: str) -> Callable[[], nn.Module]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise UsageError(f"{name!r} is no factory", remedy="write it as pkg.module:factory")
-    import_from_here()
-    try:
-        made: object = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            made = getattr(made, part)
-    except (Exception, SystemExit) as error:  # importing runs the user's code, which may do anything
-        remedy = "write it as pkg.module:factory, importable from the current directory"
-        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module_name}.".startswith(f"{error.name}."):
-            remedy = f"{module_name} imports {error.name}: install that"
-        raise UsageError(f"the factory cannot be imported: {first_line(error)}", where=name, remedy=remedy) from error
-    if not callable(made):
-        raise UsageError(f"{name!r} is not callable", remedy="give a class, or a function that returns the module")
-    return made
