@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 _PIECE_BYTES: Final = 1 << 24
 """What is worth a flush of its own."""
 
-_CACHED_BYTES: Final = 1 << 27
-"""Of a file, so much stays in the system's cache for whoever reads it next."""
+_CACHED_BYTES: Final = 1 << 24
+"""Of a file, so much stays in the system's cache for whoever reads it next. The rest goes past it: as all of it is
+flushed, that takes no longer, and spares fresh pages (with 128 MB here, a fold of 100 MB took up to 0.2 s more)."""
 
 
 class FlushingFile(io.BufferedWriter):
