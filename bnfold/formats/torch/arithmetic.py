@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bnfold.core.graph import OpKind
 from bnfold.core.traits import Arithmetic, ScaleShiftStep, ScaleShiftTraits
-from bnfold.formats.torch.aten import Call, Ref
+from bnfold.formats.torch.calls import Call, Ref
 from bnfold.formats.torch.operators import Meaning
 from bnfold.formats.torch.recording import Recording
 

@@ -19,53 +19,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from bnfold.formats.torch.calls import COMPUTED, Call, ModuleRun, Ref
+
 if TYPE_CHECKING:
     from torch._ops import OpOverload
-
-COMPUTED = "%"
-"""What the ids of computed values begin with; those of stored tensors are their names."""
-
-
-def is_stored(value: str | None) -> bool:
-    """Whether a value id is the name of a stored tensor."""
-    return value is not None and not value.startswith(COMPUTED)
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One ATen call: its arguments by name, tensors replaced by value ids, and the module that ran it."""
-
-    op: str
-    module: str
-    arguments: Mapping[str, object]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    written: frozenset[str] = frozenset()
-    """Those of the outputs that are written in place."""
-    is_observation: bool = False
-    """Whether this is no ATen call, but something that the recorder noticed between the calls."""
-    function: OpOverload | None = None
-    """What was called; None for an observation."""
-
-    def value(self, name: str) -> str | None:
-        """The value id of a tensor argument; None where it is absent."""
-        argument = self.arguments.get(name)
-        return argument.id if isinstance(argument, Ref) else None
-
-
-@dataclass(frozen=True)
-class Ref:
-    """A tensor among a call's arguments."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class ModuleRun:
-    """One run of a module: the values that went in, by position or keyword, and those that came out."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 @dataclass(eq=False)

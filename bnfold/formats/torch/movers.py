@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from bnfold.core.graph import OpKind
 from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
-from bnfold.formats.torch.aten import Call
+from bnfold.formats.torch.calls import Call
 from bnfold.formats.torch.operators import Meaning, Row, Shapes, opaque
 
 

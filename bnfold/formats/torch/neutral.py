@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bnfold.formats.torch.aten import Call, Ref
+from bnfold.formats.torch.calls import Call, Ref
 
 MOST_TENSORS = 5
 """So many stored tensors make up a batch norm that is written out; the search grows with their power."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from bnfold.core.graph import OpKind
 from bnfold.core.traits import BatchNormTraits, LayerTraits, Traits, Window
-from bnfold.formats.torch.aten import Call, is_stored
+from bnfold.formats.torch.calls import Call, is_stored
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from torch import nn
 
 from bnfold.core.graph import LAYERS
 from bnfold.core.verdict import Change, Fold, Plan
-from bnfold.formats.torch.aten import Call, Recorder, Ref, is_stored
+from bnfold.formats.torch.aten import Recorder
+from bnfold.formats.torch.calls import Call, Ref, is_stored
 from bnfold.formats.torch.capture import Capture
 from bnfold.formats.torch.light import Sizes, Unread, light_run
 from bnfold.formats.torch.operators import BATCH_NORMS

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from bnfold.core.graph import LAYERS, Constant, GraphView, Lock, Node, OpKind, Value
 from bnfold.core.reason import Reason
 from bnfold.errors import InputError, UsageError
-from bnfold.formats.torch.aten import Call, Recorder
+from bnfold.formats.torch.aten import Recorder
+from bnfold.formats.torch.calls import Call
 from bnfold.formats.torch.memory import SharedMemory
 from bnfold.formats.torch.operators import Meaning
 from bnfold.formats.torch.running import Inputs

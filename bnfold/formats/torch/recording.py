@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import nn
 
-from bnfold.formats.torch.aten import Call, Recorder
+from bnfold.formats.torch.aten import Recorder
+from bnfold.formats.torch.calls import Call
 
 StoredTensors = list[tuple[list[str], torch.Tensor]]
 """Each parameter and buffer of a module once, with all of its names."""

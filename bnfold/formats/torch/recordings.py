@@ -9,7 +9,7 @@ from torch import nn
 
 from bnfold.core.graph import LAYERS, Lock, Node, OpKind
 from bnfold.core.reason import Reason
-from bnfold.formats.torch.aten import is_stored
+from bnfold.formats.torch.calls import is_stored
 from bnfold.formats.torch.capture import Capture, capture
 from bnfold.formats.torch.running import Inputs
 

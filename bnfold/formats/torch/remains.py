@@ -13,7 +13,7 @@ from bnfold.core.graph import Lock
 from bnfold.core.reason import Reason
 from bnfold.core.traits import Arithmetic, BatchNormTraits
 from bnfold.formats.torch.arithmetic import ArithmeticRun
-from bnfold.formats.torch.aten import Call, is_stored
+from bnfold.formats.torch.calls import Call, is_stored
 from bnfold.formats.torch.classes import BatchNorm, is_frozen, is_known, is_wrapped
 from bnfold.formats.torch.neutral import neutral_batch_norm, neutral_tensors
 from bnfold.formats.torch.operators import Meaning

@@ -16,7 +16,7 @@ from bnfold.core.traits import LayerTraits
 from bnfold.formats.torch import movers, operators
 from bnfold.formats.torch import remains as remaining
 from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
-from bnfold.formats.torch.aten import Call, is_stored
+from bnfold.formats.torch.calls import Call, is_stored
 from bnfold.formats.torch.classes import BatchNorm, has_a_say, is_frozen, is_known, layer_lock
 from bnfold.formats.torch.memory import SharedMemory
 from bnfold.formats.torch.operators import Meaning, Shapes, opaque, without_new_bias
