@@ -124,12 +124,11 @@ def check_other_inputs(
     notes: tuple[str, ...] = ()
     if path is not None and _take(path, original, folded, inputs):
         return ()
-    agree = next(
-        (agree for other in other_images(inputs) if (agree := _agree(original, folded, other)) is not None), None
-    )
-    if agree:
+    tried = (_agree(original, folded, other) for other in other_images(inputs))
+    is_same = next((same for same in tried if same is not None), None)
+    if is_same:
         return ()
-    if agree is False:
+    if is_same is False:
         notes = ("the model takes another path for images of other sizes; judged on the size of the example inputs",)
     other = another_batch(inputs)
     if other is not None and _agree(original, folded, other) is False:
