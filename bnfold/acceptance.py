@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from bnfold.conversion import Conversion
 from bnfold.errors import CheckFailedError, InputError, RequirementError
 from bnfold.files.comparing import ComparingStream
-from bnfold.files.hashing import put
 from bnfold.files.names import printable
+from bnfold.files.writing import put, put_files
 from bnfold.formats.opening import Opening
 from bnfold.records import ConvertReport
 from bnfold.route import Route
@@ -92,8 +92,5 @@ def _staged(conversion: Conversion, target: Path) -> Iterator[Path]:
     """The output under a name of its own in a temporary folder, to run it before it is put in place."""
     with TemporaryDirectory(prefix="bnfold-") as folder:
         staged = Path(folder) / target.name
-        for path, content in conversion.contents(staged).items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as stream:
-                put(content, stream)
+        put_files(conversion.contents(staged))
         yield staged

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bnfold.comparison import Progress, bench, verify
     from bnfold.core.verdict import Plan
     from bnfold.formats.kinds import Target
-    from bnfold.formats.opening import Model
+    from bnfold.formats.model import Model
     from bnfold.formats.torch.factories import Factory
     from bnfold.formats.torch.inputs import GivenInputs
 

@@ -11,8 +11,8 @@ from bnfold import __version__
 from bnfold.core.verdict import Plan
 from bnfold.files.beside import Beside
 from bnfold.files.folders import copy_folder
-from bnfold.files.hashing import file_hash, file_record, put, write_hashed
-from bnfold.files.writing import Content, check_target, copy_of, same_file
+from bnfold.files.hashing import file_hash, file_record, write_hashed
+from bnfold.files.writing import Content, check_target, copy_of, put_files, same_file
 from bnfold.formats.kinds import OWN_TARGETS
 from bnfold.formats.opening import can_run, converted, keeps_architecture
 from bnfold.planner import plan
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bnfold.formats.kinds import Target
-    from bnfold.formats.opening import Model
+    from bnfold.formats.model import Model
     from bnfold.formats.torch.targets import Converted
 
 
@@ -107,9 +107,7 @@ class Conversion:
     def _save_folder(self, folder: Path, target: Path, *, force: bool) -> FileRecord:
 
         def write(staged: Path) -> None:
-            for path, content in self.contents(staged / target.name).items():
-                with path.open("wb") as stream:
-                    put(content, stream)
+            put_files(self.contents(staged / target.name))
 
         copy_folder(folder, target.parent, set(self._sources), write, force=force)
         beside = tuple(path for path in self.contents(target) if path != target)

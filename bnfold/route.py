@@ -18,7 +18,8 @@ from bnfold.formats.opening import open_keeping_architecture, open_model, open_p
 
 if TYPE_CHECKING:
     from bnfold.formats.kinds import Target
-    from bnfold.formats.opening import Model, Opening
+    from bnfold.formats.model import Model
+    from bnfold.formats.opening import Opening
 
 
 @dataclass(frozen=True)

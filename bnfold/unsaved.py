@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from bnfold.files.hashing import put
+from bnfold.files.writing import put_files
 from bnfold.runtime.session import NoKernelError, Session
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def onnx_session(files: Callable[[Path], Mapping[Path, Content]]) -> Iterator[Se
 
     with TemporaryDirectory(prefix="bnfold-") as folder:
         path = Path(folder) / "model.onnx"
-        for file, content in files(path).items():
-            with file.open("wb") as stream:
-                put(content, stream)
+        put_files(files(path))
         try:
             session: Session = ort.open_session(path, optimise=False)
         except NoKernelError:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from bnfold.errors import InputError
 from bnfold.files.beside import Beside
 from bnfold.files.names import printable
-from bnfold.files.writing import Content, create_folder, write_together
+from bnfold.files.writing import Content, create_folder, put, write_together
 from bnfold.records import ExternalRecord, FileRecord
 
 if TYPE_CHECKING:
@@ -120,11 +120,3 @@ def write_hashed(
     write_together({**beside, target: hashed}, force=force, inputs=inputs)
     external = tuple(ExternalRecord(str(path), path.stat().st_size) for path in beside)
     return replace(records[0], external=external)
-
-
-def put(content: Content, stream: SupportsWrite[bytes | memoryview]) -> None:
-    """Write a file's content into a stream."""
-    if isinstance(content, bytes):
-        stream.write(content)
-    else:
-        content(cast("BinaryIO", stream))  # whoever gives content writes, and does nothing else to the stream

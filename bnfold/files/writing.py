@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bnfold.errors import OutputError
 from bnfold.files.flushing import FlushingFile
@@ -63,6 +63,22 @@ def write_together(contents: Mapping[Path, Content], *, force: bool, inputs: Ite
         for path in contents:
             check_target(path, force=force, inputs=kept)  # the work took a while: somebody may have been faster
         _put_in_place(zip(contents, staged, targets, strict=True), alone=len(staged) == 1)
+
+
+def put(content: Content, stream: SupportsWrite[bytes | memoryview]) -> None:
+    """Write a file's content into a stream."""
+    if isinstance(content, bytes):
+        stream.write(content)
+    else:
+        content(cast("BinaryIO", stream))  # whoever gives content writes, and does nothing else to the stream
+
+
+def put_files(contents: Mapping[Path, Content]) -> None:
+    """Write files, with their folders, where nobody sees them yet: neither flushed nor all or none."""
+    for path, content in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as stream:
+            put(content, stream)
 
 
 def copy_of(source: Path) -> Content:
@@ -137,10 +153,7 @@ def _stage(path: Path, target: Path, data: Content, cleaning: ExitStack) -> Path
         with FlushingFile(temporary) as stream:
             if target.exists():
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            if isinstance(data, bytes):
-                stream.write(data)
-            else:
-                data(stream)
+            put(data, stream)
             stream.settle()
     except OSError as error:
         raise _failure(path, error) from error

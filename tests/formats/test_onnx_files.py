@@ -18,7 +18,7 @@ from onnx_graphs import BN, model, parameters, tensor, weight
 
 import bnfold
 from bnfold.errors import InputError, UnsafeError
-from bnfold.files.hashing import put
+from bnfold.files.writing import put
 from bnfold.formats.onnx import references
 from bnfold.formats.onnx.model import OnnxModel
 from bnfold.formats.onnx.reading import read_model
