@@ -16,6 +16,7 @@ import numpy as np
 
 from bnfold.core.graph import Constant, GraphView, Node, OpKind, Value
 from bnfold.core.traits import BatchNormTraits, LayerTraits
+from bnfold.planner import plan
 
 CHANNELS = 3
 KINDS = {
@@ -95,3 +96,16 @@ def _constant_id(word: str, name: str, default: Any, values: dict[str, Value], a
     value_id = f"{word}.{name}"
     values[value_id] = given if isinstance(given, Value) else constant(value_id, given)
     return value_id
+
+
+def looks_of_a_plan(graph: GraphView) -> int:
+    """How often a plan asks for a value."""
+    looks = 0
+
+    def counting(value: str) -> Value | None:
+        nonlocal looks
+        looks += 1
+        return graph.value_of(value)
+
+    plan(replace(graph, value_of=counting))
+    return looks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,10 +18,9 @@ from onnx_graphs import (
     parameters,
     weight,
 )
+from small_views import looks_of_a_plan
 
-from bnfold.core.graph import Value
 from bnfold.formats.onnx.view import view_of
-from bnfold.planner import plan
 
 HALF_X, HALF_Y = "float16[1,2,3,3] x", "float16[] y"
 
@@ -134,18 +132,5 @@ def test_one_layer_takes_in_all_of_them(build: Callable[[int], ModelProto]) -> N
 def test_what_is_looked_up_grows_with_their_number_and_not_with_its_square(
     build: Callable[[int], ModelProto],
 ) -> None:
-    looked_up = [_looks(build(count)) for count in (20, 80)]
+    looked_up = [looks_of_a_plan(view_of(build(count)).graph) for count in (20, 80)]
     assert looked_up[1] <= 4.5 * looked_up[0]
-
-
-def _looks(proto: ModelProto) -> int:
-    """How often a plan asks for a value."""
-    graph, looks = view_of(proto).graph, 0
-
-    def counting(value: str) -> Value | None:
-        nonlocal looks
-        looks += 1
-        return graph.value_of(value)
-
-    plan(replace(graph, value_of=counting))
-    return looks

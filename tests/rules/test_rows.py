@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from small_views import CHANNELS, constant, view
+from small_views import CHANNELS, constant, looks_of_a_plan, view
 
 from bnfold.core.graph import GraphView, Value
 from bnfold.core.kernel import kernel_of
@@ -131,18 +130,5 @@ def test_one_that_is_excluded_parts_a_row() -> None:
     ],
 )
 def test_what_is_looked_up_grows_with_a_row_and_not_with_its_square(build: Callable[[int], GraphView]) -> None:
-    looked_up = [_looks(build(count)) for count in (100, 400)]
+    looked_up = [looks_of_a_plan(build(count)) for count in (100, 400)]
     assert looked_up[1] <= 4.5 * looked_up[0]
-
-
-def _looks(graph: GraphView) -> int:
-    """How often a plan asks for a value."""
-    looks = 0
-
-    def counting(value: str) -> Value | None:
-        nonlocal looks
-        looks += 1
-        return graph.value_of(value)
-
-    plan(replace(graph, value_of=counting))
-    return looks
