@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
@@ -13,6 +14,7 @@ import click
 
 from bnfold.cli.blas import one_blas_thread
 from bnfold.cli.failures import Debugging, say
+from bnfold.cli.optional_values import CommandWithOptionalValues
 from bnfold.cli.options import PlanOptions, plan_options, report_options
 from bnfold.cli.parameters import FiniteRange, file_path
 from bnfold.cli.result import Presentation
@@ -47,17 +49,7 @@ class ConvertOptions(PlanOptions):
     keep_architecture: bool
 
 
-class ConvertCommand(click.Command):
-    """``--verify`` and ``--require-fold`` have optional values, which must not swallow the MODEL that follows."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write an option that stands alone as ``--option=VALUE`` unless what follows can only be its value."""
-        end = args.index("--") if "--" in args else len(args)
-        whole = [_made_whole(word, args[place + 1 : place + 2]) for place, word in enumerate(args[:end])]
-        return super().parse_args(ctx, whole + args[end:])
-
-
-@click.command("convert", cls=ConvertCommand, epilog=_EXAMPLES)
+@click.command("convert", cls=CommandWithOptionalValues, epilog=_EXAMPLES)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=file_path)
 @click.option("-o", "--output", type=file_path, metavar="OUT", help="Default: NAME.folded.EXT beside MODEL.")
 @click.option("--out-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write each NAME.folded.EXT into DIR.")
@@ -107,23 +99,24 @@ def command(
     """
     with one_blas_thread():
         from bnfold import api
-    from bnfold.files.writing import create_folder
+    from bnfold.files.writing import folder_for_outputs
 
     if "auto" in options["pairs"]:
         return _list_pairs(models, options, presentation)
     outputs = planned_outputs(models, output, out_dir, options["to"])
     presentation.check_files([*models, *outputs])
-    if out_dir is not None and not (options["dry_run"] or options["check"]):
-        create_folder(out_dir)
+    writes = not (options["dry_run"] or options["check"])
 
     def convert(model: Path, out: Path) -> ConvertReport:
         with presentation.working() as progress:
             return api.convert(model, out, **options, progress=progress)
 
-    if len(models) == 1:
+    with folder_for_outputs(out_dir) if out_dir is not None and writes else nullcontext():
+        if len(models) > 1:
+            jobs = zip(models, outputs, strict=True)
+            return _all_of_them(jobs, convert, presentation, context.ensure_object(Debugging))
         presentation.report_of(lambda: convert(models[0], outputs[0]))
-        return 0
-    return _all_of_them(zip(models, outputs, strict=True), convert, presentation, context.ensure_object(Debugging))
+    return 0
 
 
 def planned_outputs(
@@ -199,15 +192,3 @@ def _all_of_them(
             worst = max(worst, say(failure, debugging, about=str(model)))
     presentation.finish_many(reports)
     return worst
-
-
-def _made_whole(word: str, following: list[str]) -> str:
-    if word == "--verify" and not any(_is_data(value) for value in following):
-        return "--verify=random"
-    if word == "--require-fold" and not any(value in {"any", "all"} for value in following):
-        return "--require-fold=any"
-    return word
-
-
-def _is_data(value: str) -> bool:
-    return value in {"mnist", "random"} or value.endswith(".npz") or Path(value).is_dir()

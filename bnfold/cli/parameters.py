@@ -42,6 +42,8 @@ _INPUT_SPEC: Final = re.compile(r"(?:(?P<name>.+)=)?(?P<shape>[0-9]+(?:x[0-9]+)*
 class FiniteRange(click.FloatRange):
     """A number between limits; NaN, which no limit stops, and infinities are none."""
 
+    name = "number"  # what click says that other text is not; its own word is "float range"
+
     def convert(
         self,
         value: Any,  # noqa: ANN401 - click's
@@ -80,18 +82,18 @@ def factory(text: str) -> str:
 def tolerance(text: str) -> tuple[str, float]:
     """``[OUTPUT:]X``, as the output's name (empty for all outputs; it may contain colons) and X."""
     name, _, number = text.rpartition(":")
-    value = _number(number)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise click.BadParameter(f"'{text}': expected a number such as 1e-5, or OUTPUT:1e-5.")
     return name, value
 
 
 def finite(text: str) -> float:
-    """Any number that is neither NaN nor infinite."""
-    value = _number(text)
-    if not math.isfinite(value):
-        raise click.BadParameter(f"'{text}': expected a number such as 0.5.")
-    return value
+    """Any number that FiniteRange lets pass: click's help names the limits of a range, and this one has none."""
+    return FiniteRange().convert(text, None, None)
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -109,11 +111,3 @@ def report_file(text: str) -> str:
         known = f"{', '.join(others)} or {last}"
         raise click.BadParameter(f"'{text}': the name must end in {known}, which says the form.")
     return text
-
-
-def _number(text: str) -> float:
-    """What the text says; NaN where it is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

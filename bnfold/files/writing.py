@@ -12,8 +12,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -124,6 +124,22 @@ def create_folder(folder: Path) -> None:
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "")
         raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}", remedy=remedy) from error
+
+
+@contextmanager
+def folder_for_outputs(folder: Path) -> Iterator[None]:
+    """The folder is there inside; afterwards it has gone again, if it was made for outputs that never came.
+
+    So have those above it that were made with it. Raises OutputError as ``create_folder`` does.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    create_folder(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # something lies in it, and in all above it
+            for place in made:
+                place.rmdir()
 
 
 def same_file(path: Path, other: Path) -> bool:

@@ -93,6 +93,33 @@ def test_require_fold_takes_any_or_all_and_never_a_model(
     assert api.options["require_fold"] == require_fold
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--require-fold maybe a.onnx", "'maybe' behind --require-fold is neither its value (any or all) nor a file"),
+        ("a.onnx --require-fold ALL", "'ALL' behind --require-fold is neither its value (any or all) nor a file"),
+        (
+            "--verify cifar a.onnx",
+            "'cifar' behind --verify is neither its value (mnist, random, FILE.npz or DIR) nor a file",
+        ),
+    ],
+)
+def test_a_word_that_can_be_neither_the_value_nor_a_model_is_told_what_values_there_are(
+    api: Api, bnfold: CommandLine, words: str, message: str
+) -> None:
+    outcome = bnfold("convert", *words.split())
+    assert outcome.code == 2
+    assert message in outcome.err.splitlines()[0]
+    assert len(outcome.err.splitlines()) == 3
+    assert api.calls == []
+
+
+def test_a_model_without_a_suffix_that_is_there_may_follow(api: Api, bnfold: CommandLine) -> None:
+    Path("model").touch()
+    assert bnfold("convert", "--require-fold", "model").code == 0
+    assert api.calls[0][1][0] == Path("model")
+
+
 # Outputs
 
 
@@ -114,6 +141,29 @@ def test_no_folder_is_made_where_nothing_is_written(api: Api, bnfold: CommandLin
     assert bnfold("convert", "a.onnx", "--out-dir", "out", option).code == 0
     assert not Path("out").exists()
     assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize("models", ["missing.onnx", "missing.onnx broken.onnx"], ids=["one model", "several"])
+@pytest.mark.parametrize("existing", ["", "new"], ids=["no folder yet", "a folder above it"])
+def test_no_folder_stays_where_nothing_came_of_it(api: Api, bnfold: CommandLine, models: str, existing: str) -> None:
+    Path(existing).mkdir(exist_ok=True)
+    api.answers["convert"] = mixed
+    assert bnfold("convert", *models.split(), "--out-dir", "new/out").code >= 3
+    assert list(Path().rglob("*")) == [Path(name) for name in [existing] if name]
+
+
+def test_a_folder_stays_that_was_there_or_has_got_an_output(api: Api, bnfold: CommandLine) -> None:
+    def writing(model: Path, out: Path, **keywords: Any) -> Report:
+        out.touch()
+        return mixed(model, **keywords)
+
+    Path("empty").mkdir()
+    api.answers["convert"] = mixed
+    assert bnfold("convert", "missing.onnx", "--out-dir", "empty").code == 3
+    api.answers["convert"] = writing
+    assert bnfold("convert", "a.onnx", "missing.onnx", "--out-dir", "new/out").code == 3
+    assert Path("empty").is_dir()
+    assert Path("new/out/a.folded.onnx").is_file()
 
 
 # Several models
