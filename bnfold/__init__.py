@@ -6,10 +6,10 @@ The public names resolve on first use (PEP 562), so that ``import bnfold`` stays
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # importing typing for its own would take longer than all else here
 if TYPE_CHECKING:
     from bnfold.api import bench, calibrate, convert, fold, inspect, load_folded, verify
     from bnfold.core.reason import Reason

@@ -51,3 +51,4 @@ def test_import_bnfold_imports_neither_click_nor_anything_heavy() -> None:
     modules = modules_after("import bnfold; bnfold.__version__")
     assert modules & (HEAVY | {"click"}) == set()
     assert {name for name in modules if name.startswith("bnfold.")} == set()
+    assert "typing" not in modules

@@ -5,21 +5,22 @@ The codes are fixed (see ``bnfold.errors``); 130, 143 and 129 are what shells re
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Final, NoReturn
 
 import click
 
+from bnfold.cli import INTERRUPTED, leave_at_once
 from bnfold.cli.commands import bnfold
 from bnfold.cli.failures import Debugging, say, say_usage
 from bnfold.cli.streams import put_error, take_over_stdout
 
-INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 HUNG_UP: Final = 129
 
@@ -34,7 +35,10 @@ def main() -> NoReturn:
     if os.name != "nt" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, _terminate)
     gc.set_threshold(_GARBAGE_THRESHOLD)
-    exit_code = run(sys.argv[1:])
+    with _interrupts_raised():
+        exit_code = run(sys.argv[1:])
+    if exit_code == INTERRUPTED:
+        os._exit(exit_code)  # waiting for no thread; Python may end by the signal instead, whatever code it is given
     gc.freeze()  # or the end of the process would search all there is for garbage, 50 ms of a small model's 450
     sys.exit(exit_code)
 
@@ -47,14 +51,27 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         say_usage(error)
         return error.exit_code
-    except click.Abort as abort:  # click's word for KeyboardInterrupt, and for EOFError, which readers of files raise
-        if isinstance(abort.__cause__, EOFError):
-            return say(abort.__cause__, debugging)
+    except (click.Abort, KeyboardInterrupt) as end:  # click's word for both that and EOFError, which readers raise
+        if isinstance(end.__cause__, EOFError):
+            return say(end.__cause__, debugging)
         put_error("interrupted\n")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours is told like any error
         return say(error, debugging)
     return result if isinstance(result, int) else 0
+
+
+@contextlib.contextmanager
+def _interrupts_raised() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt inside, as Python has it, so that temporary files are removed."""
+    is_ours = signal.getsignal(signal.SIGINT) is leave_at_once
+    if is_ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, leave_at_once)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

@@ -76,6 +76,33 @@ def test_a_signal_leaves_the_folder_as_it_was(
     assert not existing or output.read_bytes() == b"old"
 
 
+INTERRUPTED_AT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            sys.argv[1] = "--version"
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+from bnfold.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["bnfold.cli.entry", "click", "bnfold.errors"])
+def test_an_interrupt_while_click_is_imported_shows_no_traceback(module: str) -> None:
+    outcome = finished([sys.executable, "-c", INTERRUPTED_AT, module])
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_program_in_the_background_goes_on_ignoring_interrupts() -> None:
+    outcome = finished([sys.executable, "-c", INTERRUPTED_AT.replace("default_int_handler", "SIG_IGN"), "click"])
+    assert (outcome.returncode, outcome.stdout) == (0, f"bnfold {__version__}\n")
+
+
 # Pipes and streams
 
 
