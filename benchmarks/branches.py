@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import torch
+from arguments import parser
 from latency import export
 from networks import RepVGG, shaken
 from printing import machine, table
@@ -51,6 +52,7 @@ def row(runtime: str, batch: int, timing: Timing) -> tuple[str, ...]:
 
 def main() -> None:
     """Print the table."""
+    parser(__doc__).parse_args()
     torch.manual_seed(0)
     print(f"{machine(('bnfold', 'onnxruntime', 'onnx', 'torch'))}; {THREADS} thread\n")
     with TemporaryDirectory(prefix="bnfold-benchmark-") as folder:

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from arguments import count, parser
 from printing import machine, table
 
 RUNS = 7
@@ -157,7 +158,9 @@ def row(tool: Tool, source: Path, results: dict[str, list[Run]], limits: Limits)
 
 def main() -> None:
     """Print a table for the large model and one for the small."""
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+    known = parser(__doc__)
+    known.add_argument("runs", nargs="?", type=count, default=RUNS, metavar="RUNS", help=f"rounds (default: {RUNS})")
+    runs: int = known.parse_args().runs
     tools = [BNFOLD, *(tool for tool in PEERS if find_spec(tool.package))]
     print(machine([tool.package for tool in (BNFOLD, *PEERS)]))
     with TemporaryDirectory(prefix="bnfold-benchmark-") as folder:

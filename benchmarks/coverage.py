@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from arguments import parser
 from onnx import ModelProto
 from peers import TOOLS, by_bnfold
 from printing import machine, table
@@ -218,6 +219,7 @@ def remark(graph: Graph, result: Result) -> str:
 
 def main() -> None:
     """Print a table for each part, then what is worth a word about each tool."""
+    parser(__doc__).parse_args()
     if missing := [name for name in TOOLS if not find_spec(name)]:
         sys.exit(f"not installed: {', '.join(missing)}; pip install '.[bench,dev]'")
     print(machine(("onnx", *TOOLS)))

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from arguments import parser
 from networks import copy_layers, resnet, tinycnn
 from printing import machine, table
 from torch import nn
@@ -143,6 +144,7 @@ def verdict(ratio: Ratio) -> str:
 
 def main() -> None:
     """Print the table."""
+    parser(__doc__).parse_args()
     times = ("original ms", "folded ms", "by hand ms")
     ratios = ("folded / original", "folded / by hand", "95 % interval", f"at most {LIMIT}")
     torch.manual_seed(0)

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import parser
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -116,8 +116,11 @@ class _Builder:
 
 def main() -> None:
     """Write the file."""
-    size, path = sys.argv[1:]
-    Path(path).write_bytes(resnet(SIZES[size]).SerializeToString(deterministic=True))
+    known = parser(__doc__)
+    known.add_argument("size", choices=SIZES)
+    known.add_argument("path", type=Path, metavar="OUT")
+    given = known.parse_args()
+    given.path.write_bytes(resnet(SIZES[given.size]).SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How ``bnfold convert`` grows: with the number of batch norms, and with the size of the weights.
 
-``python benchmarks/scale.py [many] [large]``; both by default. ``many`` converts networks of 1,000 and of 10,000 batch
+``python benchmarks/scale.py [many|large]``; both by default. ``many`` converts networks of 1,000 and of 10,000 batch
 norms between tiny layers: ten times as many are to take at most 12 times as long, and 20 s. ``large`` converts 2.5 GB
 of weights in external data, and copies both files in turn: folding is to take at most 1.5 times as long, and 0.5 GB of
 memory. It needs 10 GB of free disk.
@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from arguments import parser
 from convert import Run, run
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from printing import machine, table
@@ -192,11 +193,12 @@ def large(folder: Path) -> str:
 
 def main() -> None:
     """Print the tables that are asked for."""
-    asked = sys.argv[1:] or ["many", "large"]
+    measures = {"many": many, "large": large}
+    known = parser(__doc__)
+    known.add_argument("case", nargs="?", choices=measures, help="default: both")
+    case: str | None = known.parse_args().case
     print(machine(("bnfold", "onnx", "numpy")))
-    for name, measure in {"many": many, "large": large}.items():
-        if name not in asked:
-            continue
+    for measure in measures.values() if case is None else [measures[case]]:
         with TemporaryDirectory(prefix="bnfold-benchmark-") as folder:
             print(f"\n{measure(Path(folder))}", flush=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 
+from arguments import parser
 from convert import run
 
 RUNS = 40
@@ -14,6 +15,7 @@ HELP = [sys.executable, "-m", "bnfold", "--help"]
 
 def main() -> None:
     """Print both medians and their ratio."""
+    parser(__doc__).parse_args()
     pairs = [(run(IMPORT_CLICK).seconds, run(HELP).seconds) for _ in range(RUNS + 1)][1:]  # the first warms up
     click_ms, help_ms = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
     ratio = statistics.median(help_seconds / click_seconds for click_seconds, help_seconds in pairs)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from arguments import parser
 from networks import ResNet
 from printing import machine, table
 
@@ -102,8 +103,11 @@ def one_case(case: str) -> None:
 
 def main() -> None:
     """Print both ratios and their limits."""
-    if len(sys.argv) > 1:
-        one_case(sys.argv[1])
+    known = parser(__doc__)
+    known.add_argument("case", nargs="?", choices=("forward", "fold"), help="only print what this case holds, in bytes")
+    case: str | None = known.parse_args().case
+    if case is not None:
+        one_case(case)
         return
     torch.set_num_threads(1)
     processor, clock = zip(*measure_time(), strict=True)
