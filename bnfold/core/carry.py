@@ -14,7 +14,7 @@ from bnfold.core import layout
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.layout import MOST_ELEMENTS, Carried, Spread
-from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, sizes_unknown
+from bnfold.core.obstacles import blocked, mixes, per_channel, rank_of, size_of, sizes_unknown
 from bnfold.core.parts import add_down, concat_down, concat_up, slice_down, slice_up
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.scaling import run_down, run_up
@@ -77,7 +77,7 @@ def _pool_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carrie
             position for position in range(len(axes) + rank_of(view, node.outputs[0], node)) if position not in axes
         ]
         axis = kept[affine.axis]
-    passed = _pooled(node, Affine(affine.scale, affine.shift, axis), axes)
+    passed = _pooled(view, node, Affine(affine.scale, affine.shift, axis), axes, node.data)
     return [(node.data, Affine(passed.scale, passed.shift / _added_up(view, node, passed, axes), axis))]
 
 
@@ -85,7 +85,7 @@ def _pool_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carrie
     if slot != 0:
         raise blocked(node)
     axes = _pooled_axes(view, node, affine)
-    moved = _pooled(node, affine, axes)
+    moved = _pooled(view, node, affine, axes, node.outputs[0])
     axis = affine.axis if _pool(node).keeps_axes else affine.axis - sum(axis < affine.axis for axis in axes)
     return [(node.outputs[0], Affine(moved.scale, moved.shift * _added_up(view, node, moved, axes), axis))]
 
@@ -119,11 +119,16 @@ def _pooled_axes(view: GraphView, node: Node, affine: Affine) -> tuple[int, ...]
     return tuple(sorted(axis % rank for axis in axes))
 
 
-def _pooled(node: Node, affine: Affine, axes: tuple[int, ...]) -> Affine:
-    """``affine``, if the pooling lets it pass."""
+def _pooled(view: GraphView, node: Node, affine: Affine, axes: tuple[int, ...], there: str) -> Affine:
+    """``affine`` on the other side of a pooling, ``there``, if it lets that pass.
+
+    Over the channels themselves it does so where all of them have the same scale and shift.
+    """
     traits = _pool(node)
     if affine.axis in axes:
-        raise mixes(node)
+        if not (affine.is_uniform and traits.keeps_axes):
+            raise mixes(node)
+        affine = affine.spread(affine.axis, size_of(view, there, affine.axis, node))
     if traits.is_max and (affine.scale < 0).any():
         raise Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} takes the maximum, and a scale is negative")
     if not traits.keeps_shift and affine.shift.any():
@@ -171,5 +176,5 @@ DOWNWARD: dict[OpKind, Callable[[GraphView, Node, int, Affine], Carried]] = {
     OpKind.CONCAT: concat_down,
     OpKind.SLICE: slice_down,
     OpKind.ADD: add_down,
-    OpKind.DIFFERENCE: add_down,
+    OpKind.WEIGHTED_SUM: add_down,
 }

@@ -44,8 +44,8 @@ class OpKind(Enum):
     SLICE = auto()
     CONCAT = auto()
     ADD = auto()
-    DIFFERENCE = auto()
-    """A sum with signs: Sub of two values, Neg. Apart from ADD, so that no rule on sums overlooks a sign."""
+    WEIGHTED_SUM = auto()
+    """A sum with weights: Sub, Neg, Mean of several values. Apart from ADD, so that no rule overlooks a weight."""
     SHAPE = auto()
     """Reads only the shape of its input."""
     OPAQUE = auto()

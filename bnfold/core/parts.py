@@ -11,7 +11,7 @@ from bnfold.core.graph import GraphView, Node
 from bnfold.core.layout import Carried
 from bnfold.core.obstacles import blocked, mixes, rank_of, size_of
 from bnfold.core.reason import Miss, Reason
-from bnfold.core.traits import ConcatTraits, Cut, DifferenceTraits, SliceTraits
+from bnfold.core.traits import ConcatTraits, Cut, SliceTraits, WeightedSumTraits
 
 
 def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
@@ -115,7 +115,7 @@ def _cuts(view: GraphView, node: Node, position: int) -> Sequence[Cut]:
 
 
 def add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
-    """A sum, or difference, passes a shift on; a scale only where every addend carries it, as in u + u."""
+    """A sum passes a shift on, as often as it adds it; a scale only where every addend carries it, as in u + u."""
     rank = rank_of(view, node.outputs[0], node)
     own_rank = rank_of(view, node.inputs[slot] or "", node)
     axis = affine.axis + rank - own_rank
@@ -127,10 +127,10 @@ def add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
         raise mixes(node)
     if slot != node.inputs.index(node.inputs[slot]):
         return []  # the first of equal addends speaks for all
-    signs = signs_of(node)
-    return [(node.outputs[0], Affine(affine.scale, affine.shift * sum(signs[position] for position in uses), axis))]
+    weights = weights_of(node)
+    return [(node.outputs[0], Affine(affine.scale, affine.shift * sum(weights[position] for position in uses), axis))]
 
 
-def signs_of(node: Node) -> tuple[int, ...]:
-    """The sign of each input of a sum or difference."""
-    return node.traits.signs if isinstance(node.traits, DifferenceTraits) else (1,) * len(node.inputs)
+def weights_of(node: Node) -> tuple[float, ...]:
+    """What each input of a sum, or of one with weights, is multiplied by."""
+    return node.traits.weights if isinstance(node.traits, WeightedSumTraits) else (1.0,) * len(node.inputs)

@@ -121,10 +121,10 @@ class ConcatTraits:
 
 
 @dataclass(frozen=True)
-class DifferenceTraits:
-    """DIFFERENCE: each input's sign, 1 or −1."""
+class WeightedSumTraits:
+    """WEIGHTED_SUM: what each input is multiplied by, none with 0: 1 and −1 in a difference, 1/n in a mean of n."""
 
-    signs: tuple[int, ...]
+    weights: tuple[float, ...]
 
 
 class Arithmetic(Enum):
@@ -185,6 +185,6 @@ Traits = (
     | PadTraits
     | SliceTraits
     | ConcatTraits
-    | DifferenceTraits
+    | WeightedSumTraits
     | None
 )

@@ -12,11 +12,15 @@ from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
 from bnfold.rules.landing import edit_of, require_silenceable
 from bnfold.rules.siblings import (
     Addend,
+    Mean,
     addends_of,
+    branch_below,
     layer_joins,
     layers_among,
+    leads_to_batch_norm,
     mean_behind,
     mean_joins,
+    producer_behind,
     require_unread_elsewhere,
     sole_reader,
     source_of,
@@ -28,15 +32,16 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
     """Fold a batch norm, alone in its branch of a sum or behind a mean over a window, into a layer beside it.
 
     Legal when
-      1. nothing but the sum reads the batch norm;
+      1. nothing but the sum reads the batch norm, or what plain copies and a mean over a window make of it;
       2. a layer among the other addends can do its work (``siblings.mean_joins``);
       3. where it cannot be taken out of the sum, it can be made to add nothing (``landing.require_silenceable``).
     A run of constants that is no batch norm goes only where one takes part.
     """
-    if view.sums is Sums.FIXED or all(use.node.kind is not OpKind.ADD for use in view.readers(bn.outputs[0])):
+    value, window, below = branch_below(view, bn, affine)
+    if view.sums is Sums.FIXED or all(use.node.kind is not OpKind.ADD for use in view.readers(value)):
         raise Miss(Reason.NO_LINEAR_LAYER, bn, "it is no addend of a sum")
-    require_unread_elsewhere(view, bn)
-    root = sum_around(view, bn.outputs[0])
+    require_unread_elsewhere(view, below[-1] if below else bn)
+    root = sum_around(view, value)
     addends = addends_of(view, root) if root else []
     layers = layers_among(view, addends)
     if not layers or (bn.kind is not OpKind.BATCH_NORM and not _batch_norm_takes_part(view, addends)):
@@ -45,8 +50,8 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
     if view.sums is Sums.DROP_BATCH_NORMS:
         require_silenceable(view, bn)
         stays = "the sum still reads it, and it adds zeros"
-    mean, alone = mean_behind(view, bn.data)
-    own = next(addend for addend in addends if addend.value == bn.outputs[0])
+    mean, alone = mean_behind(view, bn.data) if window is None else (Mean(source_of(view, bn.data), window), ())
+    own = next(addend for addend in addends if addend.value == value)
     misses: list[Miss] = []
     for _, host in layers:
         try:
@@ -54,16 +59,15 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
         except Miss as miss:
             misses.append(miss)
         else:
-            return Fold(
-                bn, affine, "parallel-layers", (edit,), leaving=(Leaving(own.sum, own.slot, alone),), stays=stays
-            )
+            leaving = Leaving(own.sum, own.slot, (*alone, *below))
+            return Fold(bn, affine, "parallel-layers", (edit,), leaving=(leaving,), stays=stays)
     raise max(misses, key=lambda miss: miss.reason.code)
 
 
 def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
     """The sums of layers that become one layer: where a batch norm takes part, or ``everywhere``.
 
-    One takes part where a layer of the sum swallowed it, or where it is the one reader of the sum.
+    One takes part where a layer of the sum swallowed it, or where the sum leads to it alone.
     """
     if view.sums is not Sums.JOIN_LAYERS:
         return []
@@ -73,8 +77,8 @@ def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
         if root.kind is not OpKind.ADD or (reader is not None and reader.kind is OpKind.ADD):
             continue
         addends = addends_of(view, root)
-        before_batch_norm = reader is not None and reader.kind is OpKind.BATCH_NORM
-        joined += _joined_in(view, addends, wanted=everywhere or before_batch_norm)
+        wanted = everywhere or leads_to_batch_norm(view, root.outputs[0])
+        joined += _joined_in(view, addends, wanted=wanted)
     return joined
 
 
@@ -86,7 +90,7 @@ def _joined_in(view: GraphView, addends: list[Addend], *, wanted: bool) -> list[
             continue
         others = [addend for addend in addends if addend is not own]
         found = _taken_in(view, host, others)
-        nodes = [host, *(view.producer(addend.value) for addend in found)]
+        nodes = [host, *(producer_behind(view, addend.value)[0] for addend in found)]
         if found and (wanted or any(node is not None and node.index in view.normalised for node in nodes)):
             leaving = tuple(Leaving(addend.sum, addend.slot, alone) for addend, (_, alone) in found.items())
             joined.append(JoinedLayers(Edit(host, tuple(join for join, _ in found.values())), leaving))
@@ -109,9 +113,9 @@ def _taken_in(view: GraphView, host: Node, others: list[Addend]) -> dict[Addend,
 
 def _join_of(view: GraphView, host: Node, addend: Addend) -> tuple[Join, tuple[Node, ...]]:
     """How ``host`` does the work of an addend: of a layer, a mean, or the value that the host reads. Raises Miss."""
-    node = view.producer(addend.value)
+    node, copies = producer_behind(view, addend.value)
     if node is not None and node.kind is host.kind:
-        return layer_joins(view, host, node), (node,)
+        return layer_joins(view, host, node), (node, *copies)
     mean, alone = mean_behind(view, addend.value)
     if mean.source != source_of(view, host.data):
         raise Miss(Reason.UNLIKE_SIBLING, host, "it reads another value")

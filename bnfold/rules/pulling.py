@@ -9,7 +9,7 @@ from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.layout import Carried
 from bnfold.core.obstacles import per_channel
-from bnfold.core.parts import signs_of
+from bnfold.core.parts import weights_of
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit
 from bnfold.rules.landing import swallow_outputs
@@ -25,7 +25,7 @@ def pull_up(
     """The edits of the nodes, of the kinds in ``ends``, that swallow ``affine`` above ``value``; the nodes crossed.
 
     Nothing else may read what lies between, and it may be no output of the model. A sum takes the scale to every
-    addend and the shift to one, with its sign. Raises Miss.
+    addend and the shift to one, divided by the weight of that. Raises Miss.
     """
     edits: list[Edit] = []
     crossed: list[Node] = []
@@ -44,7 +44,7 @@ def pull_up(
             require_sole_reader(view, value, node)
             edits.append(swallow_outputs(view, node, value, arriving))
             continue
-        if node.kind in {OpKind.ADD, OpKind.DIFFERENCE}:
+        if node.kind in {OpKind.ADD, OpKind.WEIGHTED_SUM}:
             addends = _addends(view, node, value, per_channel(carried))
             pending += [(addend, _scale_only(part)) for addend, part in addends]
             shifts.append((node, addends))
@@ -63,7 +63,7 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tu
     """The addends, and the affine as it acts on each; one that is broadcast along the channels takes no scale."""
     shape = view.shape(value)
     addends = []
-    for addend, sign in zip(node.inputs, signs_of(node), strict=True):
+    for addend, weight in zip(node.inputs, weights_of(node), strict=True):
         if addend is None:
             continue
         own = view.shape(addend)
@@ -71,7 +71,7 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tu
         if own is None or axis < 0 or own[axis] != affine.channels:
             detail = f"an addend of {node.op} {node.label!r} is broadcast along the channels, or its shape is unknown"
             raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
-        addends.append((addend, Affine(affine.scale, sign * affine.shift, axis)))
+        addends.append((addend, Affine(affine.scale, affine.shift / weight, axis)))
     return addends
 
 

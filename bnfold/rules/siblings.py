@@ -21,6 +21,7 @@ from bnfold.rules.readers import require_sole_reader
 MOST_ADDENDS = 64
 """A sum of more is left as it is: each batch norm in it would look through all of it."""
 HOSTS = frozenset({OpKind.CONV, OpKind.LINEAR})
+PASSING = frozenset({OpKind.LAYOUT, OpKind.POOL, OpKind.PAD})
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,21 +91,54 @@ def _is_copy(node: Node) -> bool:
     return node.kind is OpKind.LAYOUT and node.traits is None
 
 
-def mean_behind(view: GraphView, value: str) -> tuple[Mean, tuple[Node, ...]]:
-    """``value`` as a mean over a window, with the nodes that serve nobody else; or as what it is."""
+def producer_behind(view: GraphView, value: str) -> tuple[Node | None, tuple[Node, ...]]:
+    """What computes ``value``, behind plain copies that serve nobody else; and those copies."""
     copies: list[Node] = []
     while (node := view.producer(value)) is not None and _is_copy(node) and sole_reader(view, value) is not None:
         copies.append(node)
         value = node.data
+    return node, tuple(copies)
+
+
+def mean_behind(view: GraphView, value: str) -> tuple[Mean, tuple[Node, ...]]:
+    """``value`` as a mean over a window, with the nodes that serve nobody else; or as what it is."""
+    node, copies = producer_behind(view, value)
+    value = copies[-1].data if copies else value
     window = node.traits.window if node is not None and isinstance(node.traits, PoolTraits) else None
     if node is None or window is None or sole_reader(view, value) is None:
-        return Mean(source_of(view, value), None), tuple(copies)
+        return Mean(source_of(view, value), None), copies
     return Mean(source_of(view, node.data), window), (node, *copies)
+
+
+def branch_below(view: GraphView, bn: Node, affine: Affine) -> tuple[str, Window | None, tuple[Node, ...]]:
+    """What a batch norm is by the end of its branch: the value there, the window of a mean, the nodes on the way.
+
+    Those are plain copies, and one mean over a window, if the batch norm may as well stand behind it.
+    """
+    value, window = bn.outputs[0], None
+    crossed: list[Node] = []
+    while (node := sole_reader(view, value)) is not None:
+        traits = node.traits
+        is_mean = isinstance(traits, PoolTraits) and traits.window is not None and window is None
+        if isinstance(traits, PoolTraits) and is_mean and (traits.keeps_shift or not affine.shift.any()):
+            window = traits.window
+        elif not _is_copy(node):
+            break
+        crossed.append(node)
+        value = node.outputs[0]
+    return value, window, tuple(crossed)
+
+
+def leads_to_batch_norm(view: GraphView, value: str) -> bool:
+    """Whether nothing but a batch norm reads ``value``, behind what lets its affine pass where that can pass."""
+    while (node := sole_reader(view, value)) is not None and node.kind in PASSING:
+        value = node.outputs[0]
+    return node is not None and node.kind is OpKind.BATCH_NORM
 
 
 def layers_among(view: GraphView, addends: Iterable[Addend]) -> list[tuple[Addend, Node]]:
     """The layers that could take in others, the largest kernel first."""
-    produced = ((addend, view.producer(addend.value)) for addend in addends)
+    produced = ((addend, producer_behind(view, addend.value)[0]) for addend in addends)
     layers = [(addend, node) for addend, node in produced if node is not None and node.kind in HOSTS]
     return sorted(layers, key=lambda item: -_taps(item[1]))
 

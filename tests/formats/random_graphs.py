@@ -141,8 +141,12 @@ def global_pool(graph: GraphBuilder, name: str, shape: Shape) -> None:
 
 
 def mean(graph: GraphBuilder, name: str, shape: Shape) -> None:
-    axes = graph.integers(2, 3) if len(shape) == 3 else graph.integers(1)
     op = graph.random.choice(["ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax"])
+    if graph.random.random() < 0.3:
+        axis = graph.random.randrange(len(shape))
+        graph.add(op, [name, graph.integers(axis + 1)], [(*shape[:axis], 1, *shape[axis + 1 :])])
+        return
+    axes = graph.integers(2, 3) if len(shape) == 3 else graph.integers(1)
     graph.add(op, [name, axes], [(shape[0],) if len(shape) == 3 else shape[1:]], keepdims=0)
 
 
@@ -169,7 +173,9 @@ def transpose(graph: GraphBuilder, name: str, shape: Shape) -> None:
 
 
 def add(graph: GraphBuilder, name: str, shape: Shape) -> None:
-    graph.add(graph.random.choice(["Add", "Add", "Sub"]), [name, graph.another(shape, name)], [shape])
+    others = [graph.another(shape, name) for _ in range(graph.random.choice([1, 1, 2]))]
+    op = "Mean" if len(others) > 1 else graph.random.choice(["Add", "Add", "Sub", "Mean"])
+    graph.add(op, [name, *others], [shape])
 
 
 def shuffle(graph: GraphBuilder, name: str, shape: Shape) -> None:

@@ -118,12 +118,6 @@ REFUSALS = [
         id="resized beyond the border",
     ),
     case(
-        "layout-moves-channels",
-        f"{C} r = ReduceSum(c, a) y = {bn('r')}",
-        {**CONV, **integers(a=[1]), **parameters(1)},
-        id="a sum over the channels",
-    ),
-    case(
         "no-linear-layer",
         f"{C} r = ReduceSum(c, a) y = {bn('r')}",
         CONV | integers(a=[2, 3]),

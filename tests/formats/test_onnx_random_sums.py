@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx_graphs import assert_same_network, bn, folded, model, parameters, weight
 
 from bnfold import fold
 
-SEEDS = range(40)
+SEEDS = range(60)
 
 
 class Branches:
@@ -31,7 +32,13 @@ class Branches:
             addends.append(self.choose.choice(kinds)(f"a{number}", source))
             if self.choose.random() < 0.5:
                 addends[-1] = self.norm(f"n{number}", addends[-1])
+            if self.choose.random() < 0.2:
+                tail = self.mean if self.stride == 1 and self.choose.random() < 0.5 else self.copy
+                addends[-1] = tail(f"t{number}", addends[-1])
         self.result = self.total(addends)
+        if self.choose.random() < 0.2:
+            self.lines.append(f"p = GlobalAveragePool({self.result})")
+            self.result = "p"
         if self.choose.random() < 0.3:
             self.result = self.norm("e", self.result)
 
@@ -65,7 +72,13 @@ class Branches:
 
     def norm(self, name: str, source: str) -> str:
         self.tensors |= parameters(self.channels, name, seed=len(self.lines))
+        if self.choose.random() < 0.3:
+            self.tensors |= {item + name: np.zeros(self.channels, np.float32) for item in "bm"}
         self.lines.append(f"{name} = {bn(source, name)}")
+        return name
+
+    def copy(self, name: str, source: str) -> str:
+        self.lines.append(f"{name} = {self.choose.choice(['Identity', 'Dropout'])}({source})")
         return name
 
     def itself(self, name: str, source: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnfold.core.graph import OpKind
-from bnfold.core.traits import ConcatTraits, Cut, DifferenceTraits, SliceTraits
+from bnfold.core.traits import ConcatTraits, Cut, SliceTraits, WeightedSumTraits
 from bnfold.formats.onnx.meaning import Meaning, Operator, Row, opaque
 
 CONCAT_AXIS_REQUIRED_FROM = 4
@@ -69,8 +69,16 @@ def add(op: Operator) -> Meaning:
 def difference(op: Operator) -> Meaning:
     """Sub of computed values; Neg."""
     obstacle = _obstacle_to_sum(op)
-    signs = (1, -1) if op.proto.op_type == "Sub" else (-1,)
-    return opaque(op, obstacle) if obstacle else Meaning(OpKind.DIFFERENCE, op.inputs, DifferenceTraits(signs))
+    weights = (1.0, -1.0) if op.proto.op_type == "Sub" else (-1.0,)
+    return opaque(op, obstacle) if obstacle else Meaning(OpKind.WEIGHTED_SUM, op.inputs, WeightedSumTraits(weights))
+
+
+def mean(op: Operator) -> Meaning:
+    """Mean of computed values, element by element."""
+    if any(op.value(slot) is not None for slot in range(len(op.inputs))):
+        return opaque(op, "one of the values that it averages is constant")
+    count = len(op.inputs)
+    return Meaning(OpKind.WEIGHTED_SUM, op.inputs, WeightedSumTraits((1 / count,) * count))
 
 
 def _obstacle_to_sum(op: Operator) -> str:
@@ -97,6 +105,7 @@ ROWS: dict[str, Row] = {
     "Add": add,
     "Concat": concat,
     "Gather": gather,
+    "Mean": mean,
     "Neg": difference,
     "Slice": slice_,
     "Split": split,

@@ -7,6 +7,7 @@ import math
 from bnfold.core.graph import Constant, OpKind
 from bnfold.core.traits import PadTraits, PoolTraits
 from bnfold.formats.onnx.meaning import Meaning, Operator, Row, opaque
+from bnfold.formats.onnx.movers import identity
 from bnfold.formats.onnx.operators import window_of
 
 REDUCED_AXES_ARE_INPUT_FROM = {"ReduceMean": 18, "ReduceMax": 18, "ReduceSum": 13}
@@ -46,6 +47,8 @@ def reduction(op: Operator) -> Meaning:
     """ReduceMean, ReduceSum and ReduceMax over given axes; without, over all or none (noop_with_empty_axes)."""
     by_input = op.opset >= REDUCED_AXES_ARE_INPUT_FROM[op.proto.op_type]
     axes = op.integers(1) if by_input else op.attributes.get("axes")
+    if by_input and op.attributes.get("noop_with_empty_axes", 0) and (axes == () or not op.has_input(1)):
+        return identity(op)
     if not axes:
         return opaque(op, "over which axes it goes is not told by constants")
     return Meaning(
