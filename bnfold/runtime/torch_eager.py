@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bnfold.errors import InputError
 from bnfold.runtime.session import Array, Feeds, TensorSpec, numpy_dtype
@@ -29,8 +30,14 @@ def open_session(module: nn.Module, example_inputs: ExampleInputs, *, is_batch_f
 
     Threads are torch's own global setting: see ``limited_threads``.
 
-    Raises InputError where the module fails on its example inputs, or returns what is neither tensor nor number.
+    Raises InputError where the module is lazy and has no values yet, where it fails on its example inputs, or returns
+    what is neither tensor nor number.
     """
+    if any(map(is_lazy, chain(module.parameters(), module.buffers()))):
+        raise InputError(
+            "the module is lazy: some of its tensors have no values yet, and would get random ones",
+            remedy="run the module once on an example, then save it",
+        )
     by_keyword = isinstance(example_inputs, Mapping)
     named = _named_inputs(example_inputs)
     return TorchSession(_evaluating(module), named, by_keyword=by_keyword, is_batch_fixed=is_batch_fixed)

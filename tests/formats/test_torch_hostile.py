@@ -487,11 +487,6 @@ def test_a_module_that_torchscript_has_frozen_is_no_longer_in_any_mode() -> None
 # What cannot be done, in words.
 
 
-def test_a_lazy_module_is_named() -> None:
-    with pytest.raises(InputError, match="lazy"):
-        fold(nn.Sequential(nn.LazyConv2d(4, 3), nn.BatchNorm2d(4)).eval(), IMAGE)
-
-
 @pytest.fixture
 def with_a_lock() -> Iterator[nn.Module]:
     net: Any = Wired(plain)

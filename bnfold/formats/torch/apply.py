@@ -14,7 +14,7 @@ from bnfold.core.kernel import layer_constants
 from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
 from bnfold.formats.torch.capture import Capture
-from bnfold.formats.torch.copies import structural_copy
+from bnfold.formats.torch.copies import structural_copy, uninitialised_twins
 from bnfold.formats.torch.structure import Structure, remove
 from bnfold.formats.torch.tensors import as_tensor, folded_arrays, like
 
@@ -39,7 +39,7 @@ def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool
     instead = {id(old := _stored(module, name)): like(new, old) for name, new in replaced.items()}
     result = structural_copy(module, share_buffers=True, instead=instead)
     if not share:
-        result = copy.deepcopy(result)
+        result = copy.deepcopy(result, uninitialised_twins((*result.parameters(), *result.buffers())))
     for name, bias in gained.items():
         result.get_submodule(name.rpartition(".")[0]).bias = bias
     gone = tuple(remain.module for remain in remains if remain.calls)

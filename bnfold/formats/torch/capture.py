@@ -6,13 +6,14 @@ its mode, its buffers and the random state stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bnfold.core.graph import GraphView, Sums
 from bnfold.formats.torch.aten import Recorder
@@ -53,8 +54,11 @@ class Capture:
     output_ids: tuple[str, ...]
 
 
-def capture(module: nn.Module, inputs: Inputs) -> Capture:
-    """Run ``module`` once on ``inputs`` and view what ran; a module in training mode runs in inference mode."""
+def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> Capture:
+    """Run ``module`` once on ``inputs`` and view what ran; a module in training mode runs in inference mode.
+
+    ``unset`` are names of stored tensors whose values are not those of the module that is folded: it is lazy.
+    """
     scratch = scratch_copy(module)
     stored = stored_tensors(scratch)
     hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
@@ -65,7 +69,7 @@ def capture(module: nn.Module, inputs: Inputs) -> Capture:
     output_ids = tuple(map(recorder.id_of, tensors))
     ends = frozenset(output_ids)
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=ends))
-    translation = Translation(Recording(scratch, recorder, stored, ends, hooked))
+    translation = Translation(Recording(scratch, recorder, stored, ends, hooked, unset=frozenset(unset)))
     translation.add_calls()
     values = translation.values()
     view = GraphView(tuple(translation.nodes), values.get, ends, lambda: recorder.shapes, sums=Sums.DROP_BATCH_NORMS)
@@ -90,6 +94,8 @@ def stored_tensors(module: nn.Module) -> StoredTensors:
     names: dict[int, tuple[list[str], torch.Tensor]] = {}
     parameters = module.named_parameters(remove_duplicate=False)
     for name, tensor in (*parameters, *module.named_buffers(remove_duplicate=False)):
+        if is_lazy(tensor):
+            continue  # also after a run that did not reach it
         names.setdefault(id(tensor), ([], tensor))[0].append(name)
     return list(names.values())
 

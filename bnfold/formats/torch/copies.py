@@ -6,9 +6,11 @@ import copy
 import copyreg
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bnfold.errors import InputError
 from bnfold.formats.torch.trusted import first_line
@@ -31,12 +33,6 @@ def structural_copy(
     """
     parts = list(module.modules())
     parameters, buffers = stored_in(parts)
-    lazy = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
-    if any(isinstance(tensor, lazy) for tensor in (*parameters, *buffers)):
-        raise InputError(
-            "the module is lazy: some of its tensors have no shape yet",
-            remedy="run it once on an example input before folding",
-        )
     kinds = {kind for kind in set(map(type, parts)) if _is_plain(kind)}
     plain = [part for part in parts if type(part) in kinds]
     attributes = [value for part in parts for value in vars(part).values()]
@@ -45,6 +41,7 @@ def structural_copy(
     if not share_buffers:
         memo |= {id(tensor): tensor.detach().clone() for tensor in _with_own_memory(buffers, parameters)}
     memo |= {id(tensor): tensor for tensor in (*parameters, *(buffers if share_buffers else ()))} | dict(instead)
+    memo |= uninitialised_twins((*parameters, *buffers))
     twins = {id(part): part.__class__.__new__(part.__class__) for part in plain}
     memo |= twins
     try:
@@ -58,6 +55,20 @@ def structural_copy(
             where="bnfold folds a copy, by copy.deepcopy",
             remedy="take out of the module what cannot be copied (locks, open files, generators)",
         ) from error
+
+
+def uninitialised_twins(tensors: Iterable[torch.Tensor]) -> dict[int, object]:
+    """By ``id`` of each tensor of a lazy module that has no size yet, another: the first run changes it in place.
+
+    torch copies such parameters, and fails on such buffers.
+    """
+    twins: dict[int, object] = {}
+    for tensor in filter(is_lazy, tensors):
+        kind: Any = type(tensor)
+        twin = kind(tensor.requires_grad, tensor.device, tensor.dtype)
+        vars(twin).update(vars(tensor))
+        twins[id(tensor)] = twin
+    return twins
 
 
 def stored_in(parts: Iterable[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -121,5 +132,5 @@ def storage_of(tensor: torch.Tensor) -> int:
     """A number that tensors share while they share memory; those without memory are on their own."""
     try:
         return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
-    except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
+    except (NotImplementedError, RuntimeError, ValueError):  # sparse, quantised and uninitialised ones have none
         return id(tensor)

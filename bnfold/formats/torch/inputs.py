@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bnfold.errors import UsageError
 from bnfold.formats.torch.running import Inputs, run
@@ -91,10 +92,12 @@ def _inferred(module: nn.Module) -> Inputs:
     """An input that the first layer accepts and that the whole module runs on."""
     first = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
     shapes: list[tuple[int, ...]] = []
-    if isinstance(first, nn.Linear):
-        shapes = [(BATCH, first.in_features)]
-    elif first is not None:
-        shapes = [(BATCH, first.in_channels, size, size) for size in IMAGE_SIZES]
+    if first is None or is_lazy(first.weight):
+        pass
+    elif isinstance(first, nn.Linear):
+        shapes = [(BATCH, first.weight.shape[1])]
+    else:  # of a lazy layer that was loaded, the weight alone tells
+        shapes = [(BATCH, first.weight.shape[1] * first.groups, size, size) for size in IMAGE_SIZES]
     tried = []
     for shape in shapes:
         spec = InputSpec(shape, str(first.weight.dtype).removeprefix("torch.") if first else "float32")

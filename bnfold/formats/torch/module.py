@@ -25,6 +25,7 @@ from bnfold.formats.torch.entries import unfolded_in, without_optimiser
 from bnfold.formats.torch.factories import Factory, make_module
 from bnfold.formats.torch.files import FORMATS, Checkpoint, read_checkpoint
 from bnfold.formats.torch.inputs import GivenInputs, recorded_inputs
+from bnfold.formats.torch.lazy import after_first_run, uninitialised_in
 from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.recordings import capture_all
 from bnfold.formats.torch.running import Inputs, unwrapped
@@ -130,10 +131,15 @@ class TorchModel:
         return recorded_inputs(self.module, self.given_inputs)
 
     @cached_property
+    def runnable(self) -> nn.Module:
+        """The module as it was given or, where it is lazy, a copy whose first run gave it sizes, and random values."""
+        return after_first_run(self.module, self.inputs)
+
+    @cached_property
     def _captured(self) -> Capture:
-        captured = capture_all(self.module, self.recordings)
+        captured = capture_all(self.runnable, self.recordings, uninitialised_in(self.module))
         if self.keeps_architecture:
-            self._architecture = Architecture.of(captured, self.module)
+            self._architecture = Architecture.of(captured, self.runnable)
             return self._architecture.captured
         return captured
 
@@ -181,15 +187,16 @@ class TorchModel:
 
     def apply(self, plan: Plan) -> None:
         """Fold: put a folded copy in the module's place, and run it beside the original; a mismatch raises."""
-        original = self.module
+        original, runnable = self.module, self.runnable
         captured = self._captured if self._architecture is None else self._architecture.after(plan)
         self.module, self.structure = folded_copy(original, captured, plan, share=self.share)
         self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         if plan.folds:
+            folded = after_first_run(self.module, self.inputs)
             for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
-                check_same_outputs(original, self.module, inputs, outputs, removed_calls=self.removed_calls)
+                check_same_outputs(runnable, folded, inputs, outputs, removed_calls=self.removed_calls)
             path = None if self._architecture else FoldedPath.of(captured, plan, self.structure)
-            self.found_out = check_other_inputs(original, self.module, self.inputs, path)
+            self.found_out = check_other_inputs(runnable, folded, self.inputs, path)
         self.counts = (len(plan.folds), len(plan))
         self.is_changed = bool(plan.changes)
         self._keep_in_checkpoint(original)

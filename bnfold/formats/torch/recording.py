@@ -25,11 +25,15 @@ class Recording:
         stored: StoredTensors,
         outputs: Collection[str],
         hooked: Collection[str],
+        *,
+        unset: frozenset[str] = frozenset(),
     ) -> None:
         self.recorder = recorder
         self.outputs = outputs
         self.hooked = hooked
         """The paths of the modules whose runs hooks of the user's see."""
+        self.unset = {names[0] for names, _ in stored if not unset.isdisjoint(names)}
+        """The stored tensors whose values are only those of a first run: the module that is folded is lazy."""
         self.parts = dict(scratch.named_modules(remove_duplicate=False))
         self.names = {names[0]: names for names, _ in stored}
         self.tensors = {names[0]: tensor for names, tensor in stored}
@@ -42,7 +46,7 @@ class Recording:
                 self.users[value].append(call)
         self.moved = {name for name, tensor in self.tensors.items() if recorder.is_moved(name, tensor)}
         """The stored tensors in whose place the run has put other values, behind torch's back."""
-        self.lineage = Lineage(recorder, self.tensors, self.moved)
+        self.lineage = Lineage(recorder, self.tensors, self.moved | self.unset)
 
     def owners(self, stored: str) -> list[str]:
         """The paths of the modules that hold a stored tensor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -19,9 +19,12 @@ FARTHEST = 64
 """So many operators away is as good as unlike: the neighbourhood is compared no further."""
 
 
-def capture_all(module: nn.Module, recordings: Sequence[Inputs]) -> Capture:
-    """The capture of the first run; what is surrounded by other operators in another run is locked."""
-    first, *others = [capture(module, inputs) for inputs in recordings]
+def capture_all(module: nn.Module, recordings: Sequence[Inputs], unset: Collection[str] = ()) -> Capture:
+    """The capture of the first run; what is surrounded by other operators in another run is locked.
+
+    ``unset`` as for ``capture``.
+    """
+    first, *others = [capture(module, inputs, unset) for inputs in recordings]
     if not others:
         return first
     numbers: dict[tuple[object, ...], int] = {}

@@ -6,6 +6,7 @@ from collections import deque
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.copies import storage_of, stored_in, structural_copy
@@ -58,7 +59,7 @@ def _identity(value: object) -> object:
     """What is another after a change: the value of a number or a word, the place of all else and how full it is."""
     if isinstance(value, bool | int | float | str | None):
         return value
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and not is_lazy(value):
         written = 0 if value.is_inference() else value._version  # noqa: SLF001 - how often it was written to
         return id(value), written, storage_of(value)
     return id(value), len(value) if isinstance(value, list | dict | set | deque) else 0

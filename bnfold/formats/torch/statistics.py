@@ -20,6 +20,7 @@ from bnfold.formats.torch.capture import capture
 from bnfold.formats.torch.classes import BatchNorm, is_known
 from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.dtypes import follow
+from bnfold.formats.torch.lazy import require_initialised
 from bnfold.formats.torch.running import Inputs, run
 from bnfold.formats.torch.structure import Structure, gain_statistics
 from bnfold.formats.torch.tensors import as_stored
@@ -42,8 +43,9 @@ class TorchStatistics:
         if example is not None and model.given_inputs is None:
             dtypes = (tensor.dtype for tensor in model.module.parameters() if tensor.is_floating_point())
             model.given_inputs = follow((example,), next(dtypes, None))
-        self._captured = capture(model.module, model.inputs)
-        self._module = structural_copy(model.module, share_buffers=True).eval()
+        require_initialised(model.module)
+        self._captured = capture(model.runnable, model.inputs)
+        self._module = structural_copy(model.runnable, share_buffers=True).eval()
         self._nodes = [node for node in self._captured.view.batch_norms if isinstance(node.traits, BatchNormTraits)]
         self._times = _times_run(self._module, model.inputs)
         parts = (part for part in self._module.modules() if isinstance(part, BatchNorm))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedBuffer
 
 from bnfold.errors import InputError
 from bnfold.formats.torch.classes import BatchNorm, is_frozen
@@ -89,9 +92,14 @@ def gain_statistics(bn: nn.Module) -> None:
         raise TypeError(f"{type(bn).__name__} is no batch norm")
     if bn.running_mean is not None:
         return
-    like = torch.empty(0) if bn.weight is None else bn.weight.detach()
-    bn.register_buffer("running_mean", like.new_zeros(bn.num_features))
-    bn.register_buffer("running_var", like.new_ones(bn.num_features))
+    like = torch.empty(0) if bn.weight is None else bn.weight
+    place: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+    if isinstance(bn, LazyModuleMixin):  # what is loaded next tells how many channels there are
+        bn.register_buffer("running_mean", UninitializedBuffer(**place))
+        bn.register_buffer("running_var", UninitializedBuffer(**place))
+    else:
+        bn.register_buffer("running_mean", torch.zeros(bn.num_features, **place))
+        bn.register_buffer("running_var", torch.ones(bn.num_features, **place))
     bn.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long, device=like.device))
     bn.track_running_stats = True
 

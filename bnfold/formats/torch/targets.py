@@ -19,6 +19,7 @@ from bnfold.formats.torch.copies import structural_copy
 from bnfold.formats.torch.entries import without_optimiser
 from bnfold.formats.torch.export import ExportedModel, program_bytes
 from bnfold.formats.torch.files import FORMATS, Checkpoint, CheckpointKind
+from bnfold.formats.torch.lazy import after_first_run, require_initialised
 from bnfold.formats.torch.module import TorchModel
 from bnfold.formats.torch.pairs import PairedState
 from bnfold.formats.torch.probes import another_batch
@@ -57,6 +58,7 @@ def to_checkpoint(model: TorchModel | ExportedModel | PairedState, kind: Checkpo
     if isinstance(model, ExportedModel):
         return Converted(FORMATS[kind], _fresh(model.state, kind))
     if isinstance(model, TorchModel) and model.checkpoint is None:
+        require_initialised(model.module)
         state = StoredState(OrderedDict(_detached(model.module)), model.structure, _versions(model.module))
         return Converted(FORMATS[kind], _fresh(state, kind))
     whole = model.whole_checkpoint()
@@ -109,7 +111,8 @@ def to_onnx(model: TorchModel | ExportedModel, inputs: Sequence[str], outputs: S
 
 def _exported(module: nn.Module, inputs: Inputs) -> tuple[ExportedProgram, tuple[str, ...]]:
     """The module as a program; a note where torch takes one number of samples only."""
-    scratch = structural_copy(module, share_buffers=True).eval()
+    require_initialised(module)
+    scratch = structural_copy(after_first_run(module, inputs), share_buffers=True).eval()
     example = _several_samples(inputs)
     arguments: dict[str, Any] = {"args": (), "kwargs": example} if isinstance(example, dict) else {"args": example}
     dynamic = _dynamic(example)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bnfold.core.graph import LAYERS, Constant, Lock, Node, OpKind, Value
 from bnfold.core.reason import Reason
 from bnfold.core.traits import LayerTraits
-from bnfold.formats.torch import movers, operators
+from bnfold.formats.torch import lazy, movers, operators
 from bnfold.formats.torch import remains as remaining
 from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
 from bnfold.formats.torch.calls import Call, is_stored
@@ -194,6 +194,10 @@ class Translation:
             return Value(
                 name, None, Lock(Reason.HOOKED, f"it is {a_or_an(tensor)}, which has a say in what torch does")
             )
+        if name in self.recording.unset:
+            is_norm = any(isinstance(self.recording.parts[path], BatchNorm) for path in self.recording.owners(name))
+            reason = Reason.PARAMETERS_NOT_CONSTANT if is_norm else Reason.WEIGHT_NOT_CONSTANT
+            return Value(name, None, Lock(reason, f"it has no size and no values yet (lazy); {lazy.REMEDY}"))
         if name in self.recording.moved:
             return Value(name, None, Lock(Reason.WEIGHT_NOT_CONSTANT, "the run puts other values in its place"))
         if not _is_plain(tensor):
