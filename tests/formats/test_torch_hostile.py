@@ -196,6 +196,35 @@ def test_memory_that_nobody_writes_to_may_become_one() -> None:
     assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "conv"}
 
 
+def activated_in_place_then_normalised(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.bn(net.conv(x)).relu_()
+    return net.bn3(net.conv3(y)) + net.bn2(y)  # type: ignore[no-any-return]
+
+
+def normalised_then_activated_in_place(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.bn(net.conv(x))
+    z = net.bn2(y)
+    return net.bn3(net.conv3(y.relu_())) + z  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("wire", "wanted"),
+    [
+        pytest.param(
+            normalised_then_activated_in_place, {"bn": "fan-out", "bn2": "fan-out", "bn3": "conv3"}, id="written after"
+        ),
+        pytest.param(
+            activated_in_place_then_normalised, {"bn": "conv", "bn3": "conv3", "bn2": "conv3"}, id="written before"
+        ),
+    ],
+)
+def test_a_write_counts_for_what_was_there_before_it(wire: Wire, wanted: dict[str, str]) -> None:
+    """Two batch norms share a value in memory as soon as the second has run: RepGhost writes to it before that."""
+    net: Any = Wired(wire, conv=nn.Conv2d(3, 3, 1))
+    net.conv3, net.bn3, net.bn2 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    assert verdicts(judged_fold(shaken(net), IMAGE).plan) == wanted
+
+
 class Clamped(nn.BatchNorm2d):
     """A batch norm with a clamp around it that no example input reaches."""
 

@@ -55,6 +55,11 @@ REFUSALS = [
     pytest.param(
         lambda: Branches(lambda m, x: torch.sub(m.conv(x), m.bn(x)), conv(1)), "no-linear-layer", id="a difference"
     ),
+    pytest.param(
+        lambda: Branches(lambda m, x: (m.conv(x) + 0.5 - 0.5) + m.bn(x), conv(1)),
+        "no-linear-layer",
+        id="back and forth",
+    ),
 ]
 
 
@@ -68,6 +73,8 @@ FOLDS = [
     pytest.param(lambda: Branches(plus, conv(1, bias=False)), id="1x1 without a bias"),
     pytest.param(lambda: Branches(plus, conv(3, padding="same", dilation=2, groups=2)), id="in groups, dilated"),
     pytest.param(lambda: Branches(lambda m, x: m.conv(x).add_(m.bn(x)), conv(3, padding=1)), id="in place"),
+    pytest.param(lambda: Branches(lambda m, x: sum((m.conv(x), m.bn(x))), conv(3, padding=1)), id="sum begins with 0"),
+    pytest.param(lambda: Branches(lambda m, x: m.conv(x) / 1.0 + m.bn(x - 0) * 1, conv(1)), id="arithmetic in vain"),
 ]
 
 

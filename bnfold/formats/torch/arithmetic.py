@@ -37,6 +37,8 @@ _WITH_CONSTANT_FIRST = {
     "multiply": Arithmetic.MULTIPLY,
 }
 """Division by the value is no affine map."""
+NEUTRAL = {Arithmetic.ADD: 0.0, Arithmetic.SUBTRACT: 0.0, Arithmetic.MULTIPLY: 1.0, Arithmetic.DIVIDE: 1.0}
+"""The constants with which a step changes nothing."""
 SQUARE_ROOTS = frozenset({"sqrt", "rsqrt"})
 
 
@@ -82,7 +84,12 @@ class ArithmeticRun:
         return tuple(value for value in self.constants if not value.startswith(NUMBER))
 
     def meaning(self, recording: Recording) -> Meaning:
-        """A batch norm where it scales and shifts each channel on its own, or a square root takes part."""
+        """A batch norm where it scales and shifts each channel on its own, or a square root takes part.
+
+        What changes nothing is a copy: ``sum(branches)`` begins with 0.
+        """
+        if all(step.number == NEUTRAL.get(step.step.arithmetic) for step in self.steps):
+            return Meaning(OpKind.LAYOUT, (self.data,))
         shape = recording.recorder.shapes[self.data]
         steps = tuple(step.step for step in self.steps)
         axis = next((step.axis for step in steps if step.axis is not None), min(1, len(shape) - 1))

@@ -20,6 +20,11 @@ class SharedMemory:
         self._uses = [(self._places(call.inputs), self._places(call.written)) for call in recorder.calls]
         """What each call reads, and what it writes in place."""
         made = {value for call in recorder.calls for value in call.outputs}
+        self._made_at: dict[int, int] = {}
+        """By storage, the position of the call that made it; what was there before the run has none."""
+        for position, call in enumerate(recorder.calls):
+            for place in self._places(call.outputs) - self._places(call.inputs):
+                self._made_at.setdefault(place, position)
         lasting = [value for value in recorder.storages if value in outputs or value not in made]
         self._uses.append((self._places(lasting), set()))  # what was there before the run, or is there after it
         self._touching: defaultdict[int, list[int]] = defaultdict(list)
@@ -35,14 +40,20 @@ class SharedMemory:
             self._merged |= dict.fromkeys(one, one)
 
     def is_entangled(self, position: int) -> bool:
-        """Whether, after the batch norm at ``position``, one of its ends is read once the other has been written."""
+        """Whether, after the batch norm at ``position``, one of its ends is read once the other has been written.
+
+        A write counts for what was there before it: what a batch norm makes of its input later has the write in it.
+        """
         one = self._merged[self._storages[self._outputs_of[position][0]]]
-        written: set[int] = set()
+        written: dict[int, int] = {}
         later = {use for place in one for use in self._touching[place] if use > position}
-        for read, changed in (self._uses[use] for use in sorted(later)):
-            if any(written - {place} for place in read & one):
-                return True
-            written |= changed & one
+        for use in sorted(later):
+            read, changed = self._uses[use]
+            for place in read & one:
+                others = (last for other, last in written.items() if other != place)
+                if any(last > self._made_at.get(place, -1) for last in others):
+                    return True
+            written |= dict.fromkeys(changed & one, use)
         return False
 
     def _places(self, values: Iterable[str]) -> set[int]:

@@ -11,8 +11,8 @@ from torch import nn
 
 from bnfold.core.graph import Lock
 from bnfold.core.reason import Reason
-from bnfold.core.traits import Arithmetic, BatchNormTraits
-from bnfold.formats.torch.arithmetic import ArithmeticRun
+from bnfold.core.traits import BatchNormTraits
+from bnfold.formats.torch.arithmetic import NEUTRAL, ArithmeticRun
 from bnfold.formats.torch.calls import Call, is_stored
 from bnfold.formats.torch.classes import BatchNorm, is_frozen, is_known, is_wrapped
 from bnfold.formats.torch.neutral import neutral_batch_norm, neutral_tensors
@@ -117,9 +117,6 @@ def _changes_nothing(run: ArithmeticRun, values: Mapping[str, torch.Tensor]) -> 
         if neutral is None or not (step.number == neutral if tensor is None else bool((tensor == neutral).all())):
             return False
     return True
-
-
-NEUTRAL = {Arithmetic.ADD: 0.0, Arithmetic.SUBTRACT: 0.0, Arithmetic.MULTIPLY: 1.0, Arithmetic.DIVIDE: 1.0}
 
 
 def _why(part: nn.Module, owner: str, call: Call) -> str:

@@ -114,7 +114,8 @@ class Translation:
         call, meaning = run.steps[0].call, run.meaning(self.recording)
         outputs = (run.output,)
         if meaning.kind is not OpKind.BATCH_NORM:
-            lock = Lock(Reason.NO_LINEAR_LAYER, "arithmetic that is no batch norm stays")
+            stays = Lock(Reason.NO_LINEAR_LAYER, "arithmetic that is no batch norm stays")
+            lock = stays if meaning.kind is OpKind.SCALE_SHIFT else None
             self.add(call, meaning, call.module or call.op, outputs, lock)
             return
         leaves = sorted(self.recording.lineage.leaves(run.computed))
