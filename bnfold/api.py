@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bnfold import acceptance
 from bnfold.conversion import Conversion
 from bnfold.formats.opening import Opening, open_model, torch_needed, wrap_model
+from bnfold.idle import formats_at, idle_in_memory, idle_options, refuse
 from bnfold.planner import plan as make_plan
 from bnfold.records import ConvertReport, InspectReport
 from bnfold.reporting import unmatched_globs
@@ -70,10 +71,13 @@ def fold(
     Returns a FoldResult: ``.model`` is of the same kind (for a path, what the file holds), ``.plan`` has one verdict
     per batch norm in graph order. Raises BnfoldError, and nothing else.
     """
+    options = {"inputs": inputs, "factory": factory, "key": key, "freeze": freeze, "merge_parallel": merge_parallel}
     if isinstance(model, str | os.PathLike):
+        refuse(idle_options(formats_at([Path(model)]), options))
         opened = open_model(Path(model), inputs=inputs, factory=factory, trust_code=trust_code, key=key, freeze=freeze)
     else:
         opened = wrap_model(model, inputs=inputs, freeze=freeze, share=not copy)
+        refuse([*idle_in_memory(options), *idle_options([opened.format], options)])
     only, skip = _globs(only), _globs(skip)
     plan = make_plan(opened.view, only=only, skip=skip, merge_parallel=merge_parallel)
     opened.apply(plan)
@@ -98,6 +102,7 @@ def inspect(
     """
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     path = Path(source)
+    refuse(idle_options(formats_at([path]), {**opening, "freeze": freeze, "merge_parallel": merge_parallel}))
     load = partial(open_model, path, **opening, freeze=freeze)
     conversion = _conversion(load, path, only=only, skip=skip, merge_parallel=merge_parallel)
     return InspectReport(**conversion.findings())
@@ -147,6 +152,8 @@ def convert(
     if not (dry_run or check):
         route.require_free(force=force)
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
+    options = {**opening, "freeze": freeze, "merge_parallel": merge_parallel, "pairs": pairs}
+    refuse(idle_options(formats_at([route.path]), options, run=verify is not None or bench))
     load = route.loader(opening, eps=eps, freeze=freeze)
     conversion = _conversion(load, route.path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
     if to == "pt2":

@@ -26,6 +26,7 @@ from bnfold.files.recognise import require_model
 from bnfold.files.suffixes import require_fitting_name
 from bnfold.files.writing import check_target, copy_of
 from bnfold.formats.opening import open_model, open_statistics, wrap_model
+from bnfold.idle import formats_at, idle_in_memory, idle_options, refuse
 from bnfold.records import CalibrateReport, FileRecord, InputSpec
 from bnfold.runtime.session import Array
 
@@ -88,6 +89,8 @@ def calibrate(
     the statistics were and are. What was given is not changed. Raises BnfoldError.
     """
     path = Path(model) if isinstance(model, str | os.PathLike) else None
+    given = {"factory": factory, "key": key, "trust_code": trust_code}
+    refuse(idle_options(formats_at([path]), given, run=True) if path else idle_in_memory(given))
     target = _target(path, output, force=force)
     opened: OnnxModel | TorchModel | ExportedModel
     if path is None:

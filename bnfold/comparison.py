@@ -19,6 +19,7 @@ from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.check.tolerance import Tolerances
 from bnfold.data import load as load_data
 from bnfold.formats.opening import Opening
+from bnfold.idle import idle_options, idle_with_data, refuse
 from bnfold.records import BenchCase, BenchReport, VerifyReport
 from bnfold.runtime.session import NoKernelError, Session, TensorSpec
 from bnfold.sessions import Models, described_sizes
@@ -67,6 +68,9 @@ def verify(
     """
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     models = Models.at([Path(original), Path(folded)], opening)
+    given = {"seed": seed, "mean": mean, "std": std, "scale": scale}
+    labels = {"max_flips": max_flips, "max_accuracy_drop": max_accuracy_drop}
+    refuse([*idle_options(models.formats, opening, run=True), *idle_with_data(data, given | labels)])
     scaling = ScalingOptions(scale, mean, std)
 
     def judged(as_written: list[Session], as_deployed: list[Session] | None) -> judging.Verification:
@@ -131,6 +135,7 @@ def bench(
     """
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     models = Models.at([Path(original), Path(folded), *map(Path, more)], opening)
+    refuse(idle_options(models.formats, opening, run=True))
     asked = (runtime,) if isinstance(runtime, str) else runtime
 
     def timed(name: str) -> tuple[BenchCase, ...]:

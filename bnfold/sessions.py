@@ -42,6 +42,11 @@ class Models:
         """
         return cls(tuple(paths), tuple(map(_onnx_model, paths)), opening)
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What the reports call their formats, where no code is trusted."""
+        return tuple(format_of(path, trust_code=False) for path in self.paths)
+
     def records(self) -> tuple[FileRecord, ...]:
         """A record of each file, with the size of its external data."""
         trust_code = self.opening["trust_code"] and self.opening["factory"] is None

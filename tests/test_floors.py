@@ -21,7 +21,7 @@ FLOORS = (
     ("comparison", "conversion", "calibration", "route"),
     ("estimation",),
     ("calibrated", "reporting", "sessions"),
-    ("planner", "check", "unsaved"),
+    ("planner", "check", "unsaved", "idle"),
     ("rules", "formats", "runtime", "data"),
     ("core", "files"),
     ("errors", "records"),

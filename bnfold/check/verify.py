@@ -85,6 +85,8 @@ def verify(
             progress(done, source.record.samples)
     comparison, deployed = run.comparisons(tolerances)
     accuracy = run.accuracy.result(max_flips, max_accuracy_drop)
+    is_asked = bool(max_flips) or max_accuracy_drop is not None
+    unjudged = [_WITHOUT_LABELS] if is_asked and not source.record.labelled else []
     dependence = run.batch_dependence(source)
     return Verification(
         data=source.record,
@@ -93,9 +95,12 @@ def verify(
         accuracy=accuracy,
         layers=run.layer_errors(),
         passed=comparison.passed and (accuracy is None or accuracy.passed),
-        warnings=(*run.doubts(comparison), *_deployment_warnings(deployed), *_traps(dependence)),
+        warnings=(*unjudged, *run.doubts(comparison), *_deployment_warnings(deployed), *_traps(dependence)),
         batch_dependence=dependence,
     )
+
+
+_WITHOUT_LABELS = "the data has no labels: neither flips nor accuracy were judged (--max-flips, --max-accuracy-drop)"
 
 
 class _Run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
+from bnfold.cli.idle_settings import meant
 from bnfold.cli.options import ModelOptions, model_options, report_options
 from bnfold.cli.parameters import FiniteRange, file_path, sizes
 from bnfold.cli.result import Presentation
@@ -70,10 +71,11 @@ def command(
     """Which is faster, ORIGINAL or FOLDED (or MORE)? They run in turn, pair by pair."""
     from bnfold import api
 
-    presentation.check_files([original, folded, *more])
+    models = [original, folded, *more]
+    presentation.check_files(models)
 
     def bench() -> BenchReport:
         with presentation.working() as progress:
-            return api.bench(original, folded, *more, **options, progress=progress)
+            return api.bench(*models, **meant(options, models, run=True), progress=progress)
 
     return 0 if presentation.report_of(bench).passed else CheckFailedError.exit_code

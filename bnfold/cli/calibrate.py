@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from bnfold.cli.idle_settings import meant
 from bnfold.cli.options import DataOptions, ModelOptions, data_options, model_options, report_options
 from bnfold.cli.parameters import file_path
 from bnfold.cli.result import Presentation
@@ -52,7 +53,7 @@ def command(*, model: Path, output: Path, presentation: Presentation, **options:
 
     def calibrate() -> CalibrateReport:
         with presentation.working() as progress:
-            return api.calibrate(model, output=output, **options, progress=progress).report
+            return api.calibrate(model, output=output, **meant(options, [model], run=True), progress=progress).report
 
     presentation.report_of(calibrate)
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -14,13 +12,13 @@ import click
 
 from bnfold.cli.blas import one_blas_thread
 from bnfold.cli.failures import Debugging, say
+from bnfold.cli.idle_settings import meant
 from bnfold.cli.optional_values import CommandWithOptionalValues
 from bnfold.cli.options import PlanOptions, plan_options, report_options
+from bnfold.cli.pair_list import list_pairs
 from bnfold.cli.parameters import FiniteRange, file_path
 from bnfold.cli.result import Presentation
-from bnfold.cli.streams import put_error, put_result
 from bnfold.errors import BnfoldError, UsageError
-from bnfold.files.names import printable
 
 if TYPE_CHECKING:
     from bnfold.formats.kinds import Target
@@ -102,14 +100,15 @@ def command(
     from bnfold.files.writing import folder_for_outputs
 
     if "auto" in options["pairs"]:
-        return _list_pairs(models, options, presentation)
+        return list_pairs(context, presentation)
     outputs = planned_outputs(models, output, out_dir, options["to"])
     presentation.check_files([*models, *outputs])
+    runs = options["bench"] or options["verify"] is not None
     writes = not (options["dry_run"] or options["check"])
 
     def convert(model: Path, out: Path) -> ConvertReport:
         with presentation.working() as progress:
-            return api.convert(model, out, **options, progress=progress)
+            return api.convert(model, out, **meant(options, [model], among=models, run=runs), progress=progress)
 
     with folder_for_outputs(out_dir) if out_dir is not None and writes else nullcontext():
         if len(models) > 1:
@@ -147,23 +146,6 @@ def planned_outputs(
                 f"{writer} would be written over {model}", remedy="convert them apart, or use --out-dir DIR"
             )
     return outputs
-
-
-def _list_pairs(models: Sequence[Path], options: ConvertOptions, presentation: Presentation) -> int:
-    """What ``--pair auto`` does: it lists, and folds nothing."""
-    from bnfold.formats.opening import pair_candidates
-
-    if len(models) > 1 or options["pairs"] != ("auto",):
-        raise UsageError("--pair auto lists the candidates of one MODEL, and folds nothing", remedy="give it alone")
-    found = pair_candidates(models[0], key=options["key"])
-    if presentation.form == "json":
-        put_result(json.dumps([dataclasses.asdict(item) for item in found], indent=2) + "\n")
-        return 0
-    for item in found:
-        weight = "×".join(map(str, item.weight))
-        put_result(f"--pair {printable(item.pair)}  ({weight}, {item.channels} channels, {' or '.join(item.kinds)})\n")
-    put_error("names and shapes lie: check each pair against the code; nothing was folded\n")
-    return 0
 
 
 def _all_of_them(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from bnfold.cli.blas import one_blas_thread
+from bnfold.cli.idle_settings import meant
 from bnfold.cli.options import PlanOptions, plan_options, report_options
 from bnfold.cli.parameters import file_path
 from bnfold.cli.result import Presentation
@@ -39,7 +40,7 @@ def command(*, model: Path, presentation: Presentation, **options: Unpack[PlanOp
 
     def inspect() -> InspectReport:
         with presentation.working():
-            return api.inspect(model, **options)
+            return api.inspect(model, **meant(options, [model]))
 
     presentation.report_of(inspect)
     return 0

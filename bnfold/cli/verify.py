@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from bnfold.cli.idle_settings import meant
 from bnfold.cli.options import DataOptions, ModelOptions, data_options, model_options, report_options
 from bnfold.cli.parameters import FiniteRange, file_path, tolerance
 from bnfold.cli.result import Presentation
@@ -79,6 +80,6 @@ def command(*, original: Path, folded: Path, presentation: Presentation, **optio
 
     def verify() -> VerifyReport:
         with presentation.working() as progress:
-            return api.verify(original, folded, **options, progress=progress)
+            return api.verify(original, folded, **meant(options, [original, folded], run=True), progress=progress)
 
     return 0 if presentation.report_of(verify).passed else CheckFailedError.exit_code

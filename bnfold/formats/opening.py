@@ -47,8 +47,6 @@ def open_model(
     if require_model(path) is Kind.ONNX:
         from bnfold.formats.onnx.model import OnnxModel
 
-        if key is not None:
-            raise UsageError("an ONNX model has no keys", where=str(path), remedy="leave --key out")
         return OnnxModel.load(path, freeze=freeze)
     return open_torch(path, inputs=inputs, factory=factory, trust_code=trust_code, key=key)
 
@@ -68,8 +66,6 @@ def open_torch(
         if require_model(path) is Kind.PT2 and trust_code:
             from bnfold.formats.torch.export import ExportedModel
 
-            if key is not None:
-                raise UsageError("an exported program has no keys", where=str(path), remedy="leave --key out")
             return ExportedModel.load(path, inputs)
         return TorchModel.load(path, inputs, factory=factory, trust_code=trust_code, key=key)
 

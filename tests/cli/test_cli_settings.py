@@ -72,7 +72,7 @@ def test_settings_are_options(api: Api, bnfold: CommandLine) -> None:
         "[tool.bnfold.bench]\nbatch = [1, 8]\nmin-seconds = 0.5\nruntime = 'ort'"
     )
     assert bnfold("inspect", "m.onnx").out == to_markdown(sample.INSPECTION)
-    for words in ("convert m.onnx", "verify a b", "bench a b"):
+    for words in ("convert m.onnx", "verify a b --data mnist", "bench a b"):
         assert bnfold(*words.split()).code == 0
     inspect, convert, verify, bench = (keywords for _, _, keywords in api.calls)
     assert (inspect["skip"], inspect["factory"], inspect["freeze"]) == (("head.*", "tail"), "a.b:c", True)

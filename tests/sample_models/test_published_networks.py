@@ -70,6 +70,11 @@ def with_epsilon(model: onnx.ModelProto, replaced: Callable[[float], float]) -> 
     return model
 
 
+def beginnings(network: Network) -> dict[str, tuple[Path, str | None]]:
+    """By suffix, the trained network's file, and the factory of its architecture where the file needs one."""
+    return {".onnx": (network.onnx(), None), ".safetensors": (network.weights(), network.factory)}
+
+
 def fold_in_onnx(network: Network, slip: Slip, folder: Path) -> Path:
     path = folder / "wrong.onnx"
     onnx.save(bnfold.fold(with_epsilon(onnx.load(network.onnx()), slip.epsilon)).model, path)
@@ -127,12 +132,12 @@ def test_accuracy_is_as_the_manifest_says() -> None:
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize("form", ["onnx", "pytorch"])
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
 @pytest.mark.parametrize(("network", "count"), SHIPPED)
 def test_network_folds_completely_and_no_prediction_flips(
-    network: Network, count: int, form: str, tmp_path: Path
+    network: Network, count: int, suffix: str, tmp_path: Path
 ) -> None:
-    original, factory = (network.onnx(), None) if form == "onnx" else (network.weights(), network.factory)
+    original, factory = beginnings(network)[suffix]
     folded = tmp_path / f"folded{original.suffix}"
 
     converted = bnfold.convert(original, folded, factory=factory)
@@ -151,9 +156,9 @@ def test_fold_with_a_wrong_epsilon_fails_to_verify(
 ) -> None:
     network = BY_NAME[slip.network]
     wrong = fold(network, slip, tmp_path)
-    original = network.onnx() if wrong.suffix == ".onnx" else network.weights()
+    original, factory = beginnings(network)[wrong.suffix]
 
-    report = bnfold.verify(original, wrong, factory=network.factory, rtol=slip.rtol)
+    report = bnfold.verify(original, wrong, factory=factory, rtol=slip.rtol)
 
     assert not report.passed
 
@@ -162,6 +167,6 @@ def test_fold_with_a_wrong_epsilon_fails_to_verify(
 def test_right_fold_passes_the_tight_tolerance_too(fold: Callable[[Network, Slip, Path], Path], tmp_path: Path) -> None:
     network = BY_NAME["dense32"]
     right = fold(network, Slip("dense32", "right", lambda epsilon: epsilon), tmp_path)
-    original = network.onnx() if right.suffix == ".onnx" else network.weights()
+    original, factory = beginnings(network)[right.suffix]
 
-    assert bnfold.verify(original, right, factory=network.factory, rtol=TIGHT).passed
+    assert bnfold.verify(original, right, factory=factory, rtol=TIGHT).passed
