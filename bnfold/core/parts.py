@@ -19,6 +19,11 @@ def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carri
     del output
     axis = _concat_axis(view, node)
     sources = [value for value in node.inputs if value is not None]
+    if _adds_axis(node):
+        if axis == affine.axis:
+            raise mixes(node)
+        affine = Affine(affine.scale, affine.shift, affine.axis - (axis < affine.axis))
+        return [(value, affine) for value in sources]
     if axis != affine.axis:
         return [(value, affine) for value in sources]
     start = 0
@@ -35,7 +40,7 @@ def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carri
 def concat_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
     """Joined with the identity for the other parts."""
     axis = _concat_axis(view, node)
-    if axis != affine.axis:
+    if axis != affine.axis or _adds_axis(node):
         detail = f"{node.op} {node.label!r} joins the normalised value with others along another axis"
         raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
     sizes = [size_of(view, value or "", axis, node) for value in node.inputs]
@@ -51,6 +56,10 @@ def _concat_axis(view: GraphView, node: Node) -> int:
     if not isinstance(node.traits, ConcatTraits):
         raise TypeError(f"{node.label!r} is no concatenation")
     return node.traits.axis if node.traits.axis >= 0 else node.traits.axis + rank_of(view, node.outputs[0], node)
+
+
+def _adds_axis(node: Node) -> bool:
+    return isinstance(node.traits, ConcatTraits) and node.traits.adds_axis
 
 
 def slice_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:

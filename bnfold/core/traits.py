@@ -115,9 +115,10 @@ class SliceTraits:
 
 @dataclass(frozen=True)
 class ConcatTraits:
-    """CONCAT along ``axis``."""
+    """CONCAT along ``axis`` of the output; ``adds_axis``: one that the inputs lack, each of which is a position."""
 
     axis: int
+    adds_axis: bool = False
 
 
 @dataclass(frozen=True)

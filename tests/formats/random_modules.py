@@ -28,6 +28,13 @@ OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "one more, in place": lambda x: x.add_(1.0),
     "add": torch.add,
     "add in place": lambda x, y: x.add_(y),
+    "subtract": torch.sub,
+    "subtract twice, in place": lambda x, y: x.sub_(y, alpha=2),
+    "negate": torch.neg,
+    "mean of both": lambda x, y, axis: torch.stack([x, y], axis).mean(axis),
+    "stack": lambda x, y, axis: torch.stack([x, y], axis),
+    "largest": lambda x, axes, keep: x.amax(axes, keepdim=keep),
+    "sum": lambda x, axes, keep: x.sum(axes, keepdim=keep),
     "cat": lambda x, y, axis: torch.cat([x, y], axis),
     "chunk": lambda x, axis, part: x.chunk(2, axis)[part],
     "cut": lambda x, axis, start: x.narrow(axis, start, x.shape[axis] - start),
@@ -36,13 +43,17 @@ OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "mean": lambda x, axes, keep: x.mean(axes, keepdim=keep),
     "max pool": lambda x, padding: functional.max_pool2d(x, 2, 1, padding),
     "mean pool": lambda x, padding, counts: functional.avg_pool2d(x, 2, 1, padding, count_include_pad=counts),
+    "mean pool that reaches over": lambda x, padding, counts: functional.avg_pool2d(
+        x, 2, 2, padding, ceil_mode=True, count_include_pad=counts
+    ),
     "global mean": lambda x: functional.adaptive_avg_pool2d(x, 1),
     "upsample": lambda x, mode: functional.interpolate(x, scale_factor=2, mode=mode),
     "pad": lambda x, mode: functional.pad(x, (1, 0, 0, 1), mode=mode),
     "shuffle": lambda x: functional.pixel_shuffle(x, 2),
     "unshuffle": lambda x: functional.pixel_unshuffle(x, 2),
 }
-VALUES = {"add": 2, "add in place": 2, "cat": 2}
+TWO = ("add", "add in place", "subtract", "subtract twice, in place", "mean of both", "stack", "cat")
+VALUES = dict.fromkeys(TWO, 2)
 """How many values an operation takes, where it is not one."""
 
 
@@ -190,6 +201,14 @@ def cat(to: ModuleBuilder, source: int, shape: Shape) -> None:
         to.add("cat", (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :]), source, to.alike(shape), axis + 1)
 
 
+def stack(to: ModuleBuilder, source: int, shape: Shape) -> None:
+    axis = to.random.randrange(len(shape) + 1)
+    if to.random.random() < 0.5:
+        to.add("mean of both", shape, source, to.alike(shape), to.random.randrange(axis + 2))
+    elif len(shape) < max(BY_RANK) and math.prod(shape) <= 300:
+        to.add("stack", (*shape[:axis], 2, *shape[axis:]), source, to.alike(shape), axis + 1)
+
+
 def chunk(to: ModuleBuilder, source: int, shape: Shape) -> None:
     axis = to.random.randrange(len(shape))
     if shape[axis] % 2 == 0:
@@ -224,7 +243,7 @@ def mean(to: ModuleBuilder, source: int, shape: Shape) -> None:
     axes = to.random.choice([(2, 3), (2,), (3,), (1,)] if len(shape) == 3 else [(2,), (1,)])
     keep = to.random.random() < 0.5
     kept = [1 if axis + 1 in axes else size for axis, size in enumerate(shape) if keep or axis + 1 not in axes]
-    to.add("mean", tuple(kept), source, axes, keep)
+    to.add(to.random.choice(["mean", "mean", "largest", "sum"]), tuple(kept), source, axes, keep)
 
 
 def pool(to: ModuleBuilder, source: int, shape: Shape) -> None:
@@ -232,7 +251,10 @@ def pool(to: ModuleBuilder, source: int, shape: Shape) -> None:
     if min(shape[1:]) + 2 * padding < 2:
         return
     smaller = (shape[0], *(size + 2 * padding - 1 for size in shape[1:]))
-    if to.random.random() < 0.5:
+    if to.random.random() < 0.2:
+        halves = (shape[0], *((size + 1 - padding) // 2 + padding for size in shape[1:]))
+        to.add("mean pool that reaches over", halves, source, padding, to.random.random() < 0.5)
+    elif to.random.random() < 0.5:
         to.add("max pool", smaller, source, padding)
     else:
         to.add("mean pool", smaller, source, padding, to.random.random() < 0.5)
@@ -257,8 +279,9 @@ ANY = [
     odd_batch_norm,
     *map(same_shape, ("relu", "relu in place", "itself", "clone", "detach", "contiguous", "twice")),
     *map(same_shape, ("one more, in place",)),
-    *map(with_another, ("add", "add in place")),
-    *(cat, chunk, cut, permute, reshape),
+    *map(same_shape, ("negate",)),
+    *map(with_another, ("add", "add in place", "subtract", "subtract twice, in place")),
+    *(cat, stack, chunk, cut, permute, reshape),
 ]
 BY_RANK: dict[int, list[Callable[[ModuleBuilder, int, Shape], None]]] = {
     3: [*ANY, conv, conv, conv, conv_once_more, transposed_conv, linear, mean, pool, resample, resample],

@@ -115,6 +115,30 @@ class Between(nn.Module):
         return self.bn(y)  # type: ignore[no-any-return]
 
 
+class Joined(nn.Module):
+    """Two convolutions of one size, joined by a function, then a batch norm."""
+
+    def __init__(self, join: Callable[..., torch.Tensor], channels: int = 4) -> None:
+        super().__init__()
+        self.a, self.b, self.bn = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(channels)
+        self.join = join
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.join(self.a(x), self.b(x)))  # type: ignore[no-any-return]
+
+
+class Beside(nn.Module):
+    """A convolution, and a batch norm beside it with a mean on either side."""
+
+    def __init__(self, before: nn.Module, behind: nn.Module, **options: Any) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 3, **options), nn.BatchNorm2d(3)
+        self.before, self.behind = before, behind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + self.behind(self.bn(self.before(x)))  # type: ignore[no-any-return]
+
+
 def sequence(*parts: nn.Module) -> Callable[[], nn.Module]:
     """Builds these parts one after the other."""
     return lambda: nn.Sequential(*parts)
@@ -180,6 +204,53 @@ SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts]] = {
         (5, 5),
         ["channel-mismatch"],
     ),
+    "a mean of two": (lambda: Joined(lambda a, b: torch.stack([a, b]).mean(0)), IMAGE, ["absorb-above"]),
+    "half a sum": (lambda: Joined(lambda a, b: (a + b) / 2), IMAGE, ["absorb-above"]),
+    "a difference": (lambda: Joined(lambda a, b: a - b), IMAGE, ["absorb-above"]),
+    "a sum with a factor": (lambda: Joined(lambda a, b: torch.add(a, b, alpha=3)), IMAGE, ["absorb-above"]),
+    "a sum with an activation": (lambda: Joined(lambda a, b: a + b.relu()), IMAGE, ["no-linear-layer"]),
+    "a mean over the channels": (
+        lambda: Joined(lambda a, b: (a + b).mean(1, keepdim=True), channels=1),
+        IMAGE,
+        ["absorb-above"],
+    ),
+    "a mean over positions": (
+        lambda: Joined(lambda a, b: a.mean((2, 3), keepdim=True) + functional.adaptive_avg_pool2d(b, 1)),
+        IMAGE,
+        ["absorb-above"],
+    ),
+    "adaptive means of windows": (
+        lambda: Joined(lambda a, b: functional.adaptive_avg_pool2d(a + b, 2)),
+        IMAGE,
+        ["absorb-above"],
+    ),
+    "means of windows": (
+        lambda: Joined(
+            lambda a, b: functional.avg_pool2d(a, 2) + functional.avg_pool2d(b, 3, 2, 1, count_include_pad=False)
+        ),
+        IMAGE,
+        ["absorb-above"],
+    ),
+    "a mean that counts its padding": (
+        lambda: Joined(lambda a, b: functional.avg_pool2d(a + b, 3, padding=1)),
+        IMAGE,
+        ["padded-input"],
+    ),
+    "a mean before a bn beside a conv": (
+        lambda: Beside(nn.AvgPool2d(3, 1, 1), nn.Identity(), padding=1),
+        IMAGE,
+        ["parallel-layers"],
+    ),
+    "a mean behind a bn beside a conv": (
+        lambda: Beside(nn.Identity(), nn.AvgPool2d(3, 1)),
+        IMAGE,
+        ["parallel-layers"],
+    ),
+    "a mean that moves otherwise beside a conv": (
+        lambda: Beside(nn.AvgPool2d(5, 1, 2), nn.Identity(), padding=1),
+        IMAGE,
+        ["unlike-sibling"],
+    ),
     "pool between": (
         sequence(nn.Conv2d(3, 6, 3), nn.AvgPool2d(2), nn.Flatten(), nn.BatchNorm1d(54)),
         IMAGE,
@@ -200,6 +271,13 @@ DIFFERENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts, V
     # A number stands in the module's code, which stays: a summand has to be undone before it, where a large one would
     # cancel most of a value's bits. A file's constants can be changed.
     "a large summand between": (lambda: Between(1, 100), IMAGE, ["no-linear-layer"], ["absorb-above"]),
+    # How often a sum adds up a shift is the size of what it sums over. A run shows one; a file says which are fixed.
+    "a sum over an axis": (
+        lambda: Joined(lambda a, b: torch.stack([a, b], -1).sum(-1)),
+        IMAGE,
+        ["no-linear-layer"],
+        ["absorb-above"],
+    ),
     "one bn, called twice": (OneForTwo, IMAGE, ["runs-more-than-once"], ["absorb-above", "absorb-above"]),
 }
 """Where they differ, and why: the verdicts on the module, and on the model."""

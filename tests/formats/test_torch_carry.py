@@ -48,9 +48,12 @@ def made_small(module: nn.Module) -> nn.Module:
 
 
 def made_positive(module: nn.Module) -> nn.Module:
-    bn = module.get_submodule("bn")
-    assert isinstance(bn, nn.BatchNorm2d)
-    bn.weight.data.abs_()
+    module.get_parameter("bn.weight").data.abs_()
+    return module
+
+
+def made_negative(module: nn.Module) -> nn.Module:
+    made_positive(module).get_parameter("bn.weight").data.neg_()
     return module
 
 
@@ -68,10 +71,10 @@ REFUSALS = [
         id="a transposition of equal sizes",
     ),
     pytest.param(
-        net(lambda m, x: m.bn(-functional.max_pool2d(m.conv(x), 2)), conv=conv(), bn=nn.BatchNorm2d(4)),
+        net(lambda m, x: m.bn(functional.max_pool2d(m.conv(x), 2).abs()), conv=conv(), bn=nn.BatchNorm2d(4)),
         IMAGE,
         "no-linear-layer",
-        id="a negation",
+        id="an absolute value",
     ),
     pytest.param(
         net(lambda m, x: m.bn(functional.avg_pool2d(m.conv(x), 3, padding=1)), conv=conv(), bn=nn.BatchNorm2d(4)),
@@ -104,14 +107,95 @@ REFUSALS = [
     ),
     pytest.param(
         net(
-            lambda m, x: m.bn(torch.add(m.conv(x), m.other(x), alpha=2)),
+            lambda m, x: m.bn(torch.add(m.conv(x), m.other(x), alpha=0)),
             conv=conv(),
             other=conv(),
             bn=nn.BatchNorm2d(4),
         ),
         IMAGE,
         "no-linear-layer",
-        id="a sum with a factor",
+        id="a sum with the factor 0",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(torch.stack([m.conv(x), m.other(x)], 1).flatten(1, 2)),
+            conv=conv(2),
+            other=conv(2),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        Reason.LAYOUT_MOVES_CHANNELS.slug,
+        id="two stacks of channels, flattened",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(torch.stack([m.conv(x), m.other(x)], 1).flatten(2, 3)),
+            conv=conv(2),
+            other=conv(2),
+            bn=nn.BatchNorm2d(2),
+        ),
+        IMAGE,
+        Reason.LAYOUT_MOVES_CHANNELS.slug,
+        id="a batch norm over the axis of the stack",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(torch.stack([m.conv(x), m.other(x).relu()]).mean(0)),
+            conv=conv(),
+            other=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        "no-linear-layer",
+        id="a mean of a stack with an activation",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.conv(torch.stack([m.bn(x), x]).mean(0)),
+            conv=conv(),
+            bn=nn.BatchNorm2d(3),
+        ),
+        IMAGE,
+        "no-linear-layer",
+        id="a stack below with another value",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(functional.avg_pool2d(m.conv(x), 2, divisor_override=3)),
+            conv=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        Reason.PADDED_INPUT.slug,
+        id="a mean with another divisor",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(functional.avg_pool2d(m.conv(x), 3, padding=1, ceil_mode=True)),
+            conv=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        Reason.PADDED_INPUT.slug,
+        id="a mean that counts its padding and reaches over it",
+    ),
+    pytest.param(
+        lambda: made_negative(net(lambda m, x: m.bn(m.conv(x).amax((2, 3))), conv=conv(), bn=nn.BatchNorm1d(4))()),
+        IMAGE,
+        "no-linear-layer",
+        id="a maximum over positions, and a negative scale",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x).sum((2, 3))), conv=conv(), bn=nn.BatchNorm1d(4)),
+        IMAGE,
+        "no-linear-layer",
+        id="a sum over positions, of which another image has more",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x).mean((2, 3), dtype=torch.float64).float()), conv=conv(), bn=nn.BatchNorm1d(4)),
+        IMAGE,
+        "no-linear-layer",
+        id="a mean in another dtype",
     ),
     pytest.param(
         net(lambda m, x: m.bn(m.conv(x)[:, :, 1:]) + m.conv(x)[:, :, 1:], conv=conv(), bn=nn.BatchNorm2d(4)),
@@ -233,6 +317,87 @@ FOLDS = [
         IMAGE,
         "conv",
         id="reflect padding",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x) - m.other(x)), conv=conv(), other=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "conv,other",
+        id="a difference",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x).sub_(m.other(x), alpha=3)), conv=conv(), other=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "conv,other",
+        id="a difference with a factor, in place",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(torch.add(m.conv(x), m.other(x), alpha=-2)),
+            conv=conv(),
+            other=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        "conv,other",
+        id="a sum with a factor",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(torch.stack([m.conv(x), m.other(x)]).mean(0)),
+            conv=conv(),
+            other=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        "conv,other",
+        id="the mean of a stack",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(torch.stack([m.conv(x), m.other(x)], -1).mean(-1)),
+            conv=conv(),
+            other=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        "conv,other",
+        id="the mean of a stack along a last axis",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(-m.conv(x)), conv=conv(), bn=nn.BatchNorm2d(4)),
+        IMAGE,
+        "conv",
+        id="a negation",
+    ),
+    pytest.param(
+        lambda: made_positive(net(lambda m, x: m.bn(m.conv(x).amax((2, 3))), conv=conv(), bn=nn.BatchNorm1d(4))()),
+        IMAGE,
+        "conv",
+        id="a maximum over positions, positive scales",
+    ),
+    pytest.param(
+        net(lambda m, x: m.bn(m.conv(x).mean(1, keepdim=True)), conv=conv(), bn=nn.BatchNorm2d(1)),
+        IMAGE,
+        "conv",
+        id="a mean over channels",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(functional.avg_pool2d(m.conv(x), 3, 2, ceil_mode=True)), conv=conv(), bn=nn.BatchNorm2d(4)
+        ),
+        IMAGE,
+        "conv",
+        id="a mean that reaches over the end, and does not count that",
+    ),
+    pytest.param(
+        net(
+            lambda m, x: m.bn(functional.avg_pool2d(m.conv(x), 3, padding=1, ceil_mode=True, count_include_pad=False)),
+            conv=conv(),
+            bn=nn.BatchNorm2d(4),
+        ),
+        IMAGE,
+        "conv",
+        id="a mean that leaves its padding out",
     ),
     pytest.param(
         net(lambda m, x: m.bn(m.conv(x) + m.other(x)), conv=conv(), other=conv(), bn=nn.BatchNorm2d(4)),

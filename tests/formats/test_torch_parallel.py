@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch_modules import assert_scale_matters, judged_fold, shaken, verdicts
 
 from bnfold.core.reason import Reason
@@ -32,7 +33,7 @@ def plus(m: Any, x: torch.Tensor) -> Any:
     return m.conv(x) + m.bn(x)
 
 
-def conv(kernel: int, **options: Any) -> nn.Conv2d:
+def conv(kernel: int | tuple[int, int], **options: Any) -> nn.Conv2d:
     return nn.Conv2d(4, 4, kernel, **options)
 
 
@@ -60,6 +61,26 @@ REFUSALS = [
         "no-linear-layer",
         id="back and forth",
     ),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x) + functional.avg_pool2d(m.bn(x), 3, 1, 1), conv(3, padding=1)),
+        "padded-input",
+        id="a mean that counts its padding, behind the batch norm",
+    ),
+    pytest.param(
+        lambda: Branches(
+            lambda m, x: m.conv(x) + m.bn(functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)),
+            conv(3, padding=1),
+        ),
+        "unlike-sibling",
+        id="a mean that leaves its padding out",
+    ),
+    pytest.param(
+        lambda: Branches(
+            lambda m, x: m.conv(x) + m.bn(functional.avg_pool2d(x, 3, 1, 1, divisor_override=5)), conv(3, padding=1)
+        ),
+        "unlike-sibling",
+        id="a mean with another divisor",
+    ),
 ]
 
 
@@ -75,6 +96,22 @@ FOLDS = [
     pytest.param(lambda: Branches(lambda m, x: m.conv(x).add_(m.bn(x)), conv(3, padding=1)), id="in place"),
     pytest.param(lambda: Branches(lambda m, x: sum((m.conv(x), m.bn(x))), conv(3, padding=1)), id="sum begins with 0"),
     pytest.param(lambda: Branches(lambda m, x: m.conv(x) / 1.0 + m.bn(x - 0) * 1, conv(1)), id="arithmetic in vain"),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x) + m.bn(functional.avg_pool2d(x, 3, 1, 1)), conv(3, padding=1)),
+        id="behind a mean with zeros",
+    ),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x) + m.bn(functional.avg_pool2d(x, 2)), conv(2, stride=2)),
+        id="behind a mean at stride 2",
+    ),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x) + functional.avg_pool2d(m.bn(x), (3, 1), 1), conv((3, 1))),
+        id="before a mean",
+    ),
+    pytest.param(
+        lambda: Branches(lambda m, x: m.conv(x).clone() + functional.dropout(m.bn(x), 0.5, False), conv(1)),  # noqa: FBT003 - training
+        id="before a dropout, beside a copy",
+    ),
 ]
 
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 from itertools import accumulate
 
 from bnfold.core.graph import OpKind
-from bnfold.core.traits import ChannelMap, ConcatTraits, Cut, PadTraits, Permute, PoolTraits, Reshape, SliceTraits
+from bnfold.core.traits import (
+    ChannelMap,
+    ConcatTraits,
+    Cut,
+    PadTraits,
+    Permute,
+    PoolTraits,
+    Reshape,
+    SliceTraits,
+    Window,
+)
 from bnfold.formats.torch.calls import Call
 from bnfold.formats.torch.operators import Meaning, Row, Shapes, opaque
 
@@ -61,11 +71,34 @@ def _rearranged(call: Call, shapes: Shapes, pairs: tuple[tuple[int, int], ...]) 
 
 
 def _average_pool(call: Call, shapes: Shapes) -> Meaning:
-    """avg_pool1d/2d/3d: where padding counts, or another divisor is given, the weights do not sum to 1 everywhere."""
-    reaches_over = any(_integers(call, "padding")) or bool(call.arguments.get("ceil_mode"))
-    keeps_shift = not (reaches_over and call.arguments.get("count_include_pad", True))
-    keeps_shift = keeps_shift and call.arguments.get("divisor_override") is None
-    return _pool(call, shapes, PoolTraits(is_max=False, keeps_shift=keeps_shift, axes=_spatial(call, shapes)))
+    """avg_pool1d/2d/3d: where padding counts, or another divisor is given, the weights do not sum to 1 everywhere.
+
+    What ceil_mode lets a window reach over, beyond the padding, does not count.
+    """
+    is_mean = call.arguments.get("divisor_override") is None
+    leaves_out = not any(_integers(call, "padding")) or not call.arguments.get("count_include_pad", True)
+    traits = PoolTraits(
+        is_max=False,
+        keeps_shift=is_mean and leaves_out,
+        axes=_spatial(call, shapes),
+        window=_mean_window(call, shapes) if is_mean else None,
+    )
+    return _pool(call, shapes, traits)
+
+
+def _mean_window(call: Call, shapes: Shapes) -> Window | None:
+    """How an average pool moves; None where not every mean is over as many numbers."""
+    axes = len(_spatial(call, shapes))
+    kernel, strides, pads = (_each(_integers(call, name), axes) for name in ("kernel_size", "stride", "padding"))
+    is_uneven = any(pads) and not call.arguments.get("count_include_pad", True)
+    if is_uneven or call.arguments.get("ceil_mode"):
+        return None
+    return Window(kernel, strides or kernel, (1,) * axes, pads, pads)
+
+
+def _each(numbers: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """A number for each axis, where one stands for all."""
+    return numbers * axes if len(numbers) == 1 else numbers
 
 
 def _mean_pool(call: Call, shapes: Shapes) -> Meaning:
@@ -78,14 +111,20 @@ def _max_pool(call: Call, shapes: Shapes) -> Meaning:
     return _pool(call, shapes, PoolTraits(is_max=True, axes=_spatial(call, shapes)))
 
 
-def _mean(call: Call, shapes: Shapes) -> Meaning:
-    """Mean over given dimensions."""
+def _reduction(call: Call, shapes: Shapes) -> Meaning:
+    """Means and largest values over given dimensions.
+
+    Not sum: how often that adds up a shift depends on the sizes of the inputs, and a run shows one of each.
+    """
     axes = _integers(call, "dim")
-    if call.op != "mean" or not axes or call.arguments.get("dtype") is not None:
+    if not axes or call.arguments.get("dtype") is not None:
         return opaque(call)
-    keeps_axes = bool(call.arguments.get("keepdim"))
     rank = len(shapes[call.inputs[0]])
-    traits = PoolTraits(is_max=False, axes=tuple(sorted(axis % rank for axis in axes)), keeps_axes=keeps_axes)
+    traits = PoolTraits(
+        is_max=call.op == "amax",
+        axes=tuple(sorted(axis % rank for axis in axes)),
+        keeps_axes=bool(call.arguments.get("keepdim")),
+    )
     return _pool(call, shapes, traits)
 
 
@@ -119,6 +158,12 @@ def _cat(call: Call, shapes: Shapes) -> Meaning:
     return Meaning(OpKind.CONCAT, call.inputs, ConcatTraits(_integer(call, "dim") % rank))
 
 
+def _stack(call: Call, shapes: Shapes) -> Meaning:
+    """stack: joins along an axis that the values lack."""
+    axis = _integer(call, "dim") % len(shapes[call.outputs[0]])
+    return Meaning(OpKind.CONCAT, call.inputs, ConcatTraits(axis, adds_axis=True))
+
+
 def _split(call: Call, shapes: Shapes) -> Meaning:
     """split, split_with_sizes, chunk: one part after the other."""
     axis = _integer(call, "dim") % len(shapes[call.inputs[0]])
@@ -138,13 +183,6 @@ def _slice(call: Call, shapes: Shapes) -> Meaning:
     positions = range(shape[axis])[start : end : _integer(call, "step")]
     is_whole = len(positions) == shape[axis]
     return Meaning(OpKind.SLICE, call.inputs[:1], SliceTraits((() if is_whole else (Cut(axis, positions),),)))
-
-
-def _add(call: Call, _shapes: Shapes) -> Meaning:
-    """Add of two tensors, in place or not, without a factor."""
-    if len(call.inputs) != len(("self", "other")) or call.arguments.get("alpha", 1) != 1:
-        return opaque(call)
-    return Meaning(OpKind.ADD, call.inputs)
 
 
 def _integers(call: Call, name: str) -> tuple[int, ...]:
@@ -188,10 +226,10 @@ ROWS: dict[str, Row] = {
     **{f"adaptive_avg_pool{size}": _mean_pool for size in SIZES},
     **{f"max_pool{size}": _max_pool for size in SIZES},
     **dict.fromkeys((*RESIZES, *LINEAR_RESIZES), _mean_pool),
-    "mean": _mean,
+    **dict.fromkeys(("mean", "amax"), _reduction),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
+    "stack": _stack,
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
     "slice": _slice,
-    **dict.fromkeys(("add", "add_"), _add),
 }

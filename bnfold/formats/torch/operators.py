@@ -1,7 +1,7 @@
 """ATen calls in the words of the graph view: layers, batch norms, and what only passes values on. One function a row.
 
 Operator and argument names are those of ATen's native_functions.yaml. Rows for what moves, pools or joins values are in
-``movers``.
+``movers``, for sums in ``sums``.
 """
 
 from __future__ import annotations

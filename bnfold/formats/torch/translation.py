@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bnfold.core.graph import LAYERS, Constant, Lock, Node, OpKind, Value
 from bnfold.core.reason import Reason
 from bnfold.core.traits import LayerTraits
-from bnfold.formats.torch import lazy, movers, operators
+from bnfold.formats.torch import lazy, movers, operators, sums
 from bnfold.formats.torch import remains as remaining
 from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
 from bnfold.formats.torch.calls import Call, is_stored
@@ -27,7 +27,7 @@ from bnfold.formats.torch.trusted import a_or_an
 DECIDING = ("item", "is_nonzero", "equal", "allclose")
 """The calls by which Python code reads values, to branch on them or to compute with them."""
 
-ROWS = operators.ROWS | movers.ROWS
+ROWS = operators.ROWS | movers.ROWS | sums.ROWS
 
 
 def meaning_of(call: Call, shapes: Shapes) -> Meaning:
