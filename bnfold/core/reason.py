@@ -144,8 +144,10 @@ class Reason(Enum):
         "inside-function",
         "the batch norm is inside a local function of the model",
         "A fold in a function holds for every call: its constants are its own, or come from the only call. "
-        "Nothing is carried beyond the function, and one of another opset than the model is not followed.",
-        "Inline the model's local functions (onnx.inliner.inline_local_functions), then convert again.",
+        "Nothing is carried beyond the function, and one whose opset has other versions of its operators than the "
+        "model's is not followed.",
+        "Inline the model's local functions (onnx.inliner.inline_local_functions; with convert_version=True those of "
+        "another opset), then convert again.",
     )
     UNLIKE_SIBLING = (
         213,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper, parser
+from onnx import ModelProto, TensorProto, defs, helper, parser
 from onnx_graphs import (
     Arrays,
     assert_same_network,
@@ -75,7 +75,43 @@ KEPT = [
         id="the layer is outside",
     ),
     pytest.param(
-        with_functions(CALL, TENSORS, BLOCK, opset=19), "inside-function", "of another opset", id="another opset"
+        with_functions(CALL, TENSORS, BLOCK, opset=14),
+        "inside-function",
+        "BatchNormalization of opset 14, which is another one at the model's 20",
+        id="an older batch norm",
+    ),
+    pytest.param(
+        with_functions(CALL, TENSORS, BLOCK, opset=22),
+        "inside-function",
+        "Conv of opset 22, which is another one at the model's 20",
+        id="a newer convolution",
+    ),
+    pytest.param(
+        with_functions(
+            CALL, TENSORS, BLOCK.replace("r = Relu(n)", "h = Neg(n) r = ReduceMean<axes = [1]>(h)"), opset=17
+        ),
+        "inside-function",
+        "ReduceMean of opset 17",
+        id="an operator behind it that takes its axes otherwise",
+    ),
+    pytest.param(
+        with_functions(
+            "z = local.Block(x, f, w, k, g, b, m, v) y = Neg(z)",
+            TENSORS | {"f": np.array(1, dtype=bool)},
+            "Block (a, f, w, k, g, b, m, v) => (r) { r = Relu(a) q = If(f) <"
+            f"then_branch = t () => (n) {{ c = Conv(a, w, k) n = {bn('c')} }}, "
+            "else_branch = e () => (p) { p = Constant<value = float {1}>() }> }",
+            opset=18,
+        ),
+        "inside-function",
+        "If of opset 18, which is another one",
+        id="a branch at another opset",
+    ),
+    pytest.param(
+        with_functions(CALL, TENSORS, BLOCK, opset=defs.onnx_opset_version() + 1),
+        "inside-function",
+        "which is another one",
+        id="an opset that nobody knows yet",
     ),
     pytest.param(
         with_functions(
@@ -164,6 +200,14 @@ FOLDED = [
         id="a function that one called twice gives constants of its own",
     ),
     pytest.param(
+        with_functions(CALL, TENSORS, BLOCK, opset=15), "c", id="another opset, at which its operators are the same"
+    ),
+    pytest.param(
+        with_functions(CALL, TENSORS, BLOCK.replace("r = Relu(n)", "h = Add(n, n) r = Identity(h)"), opset=19),
+        "c",
+        id="the opset before, which only the new constants do not share",
+    ),
+    pytest.param(
         with_functions("z = local.Block(x, w, k, g, b, m, v) d = Conv(x, w, k) y = Add(z, d)", TENSORS, BLOCK),
         "c",
         id="a weight that the caller reads too",
@@ -192,6 +236,15 @@ def assert_agrees_in_the_reference(original: ModelProto, result: ModelProto) -> 
     expected, actual = (onnx_reference.open_session(item.SerializeToString()).run(feeds) for item in (original, result))
     for name, values in expected.items():
         assert np.abs(values - actual[name]).max() <= 1e-5 * np.abs(values).max()
+
+
+def test_a_folded_function_is_of_the_opset_of_the_model_and_any_other_stays_as_it_is() -> None:
+    other = "Other (a) => (r) { r = Neg(a) }"
+    proto = with_functions(CALL.replace("Neg(z)", "local.Other(z)"), TENSORS, BLOCK, other, opset=15)
+    result, _ = folded(proto)
+    opsets = [{item.domain: item.version for item in function.opset_import} for function in result.functions]
+    assert opsets == [{"": 20, "local": 1}, {"": 15, "local": 1}]
+    assert_same_network(proto, result)
 
 
 def test_what_a_function_no_longer_reads_its_caller_no_longer_gives() -> None:

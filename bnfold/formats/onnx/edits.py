@@ -45,7 +45,7 @@ def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTe
         if change.leaving:
             editor.take_out(change.removed)
     editor.patch.finish()
-    write_back(view.scopes, editor.patch.tensors)
+    write_back(view.scopes, editor.patch.tensors, editor.opset)
     names = {tensor.name for tensor in model.graph.initializer}
     return {name: tensor for name, tensor in editor.patch.tensors.items() if name in names}
 

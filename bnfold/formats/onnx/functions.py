@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Call, Scope, scope_of, scopes_within
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Call, Scope, scope_of, scopes_within, subgraphs
 from bnfold.formats.onnx.tensors import NewTensor
+from bnfold.formats.onnx.versions import is_same_operator
 
 
 def function_scopes(model: ModelProto, graphs: list[Scope]) -> list[Scope]:
@@ -37,8 +38,25 @@ def shadowed_operators(model: ModelProto) -> frozenset[str]:
     return frozenset(function.name for function in model.functions if function.domain in ONNX_DOMAINS)
 
 
-def write_back(scopes: Sequence[Scope], new: Mapping[str, NewTensor]) -> None:
-    """Let functions be what became of their bodies, with ``new`` tensors by name; callers give them what they read."""
+def changed_operator(function: FunctionProto, opset: int) -> str:
+    """The first standard operator in a function that is another one at the model's ``opset``; empty where none is.
+
+    Such a function is no valid one (onnx's checker says so), and runtimes do not agree on which of the two they run.
+    """
+    others = {item.version for item in function.opset_import if item.domain in ONNX_DOMAINS} - {opset}
+    nodes = list(function.node) if others else []
+    for node in nodes:  # grows while it is walked
+        if node.domain in ONNX_DOMAINS and not all(is_same_operator(node.op_type, own, opset) for own in others):
+            return str(node.op_type)
+        nodes += [inner for graph in subgraphs(node) for inner in graph.node]
+    return ""
+
+
+def write_back(scopes: Sequence[Scope], new: Mapping[str, NewTensor], opset: int) -> None:
+    """Let functions be what became of their bodies, with ``new`` tensors by name; callers give them what they read.
+
+    What is new in a body is of the model's ``opset``, at which the rest of it is the same as at its own.
+    """
     bodies = [(scope.function, scope) for scope in scopes if scope.function]
     for function, scope in bodies:
         _drop_inputs(function, scope)
@@ -48,6 +66,8 @@ def write_back(scopes: Sequence[Scope], new: Mapping[str, NewTensor]) -> None:
             function.node.extend(_constant_node(tensor, new[tensor.name]) for tensor in scope.graph.initializer)
             function.node.extend(scope.graph.node)
             function.value_info.extend(scope.graph.value_info)
+            for item in function.opset_import:
+                item.version = opset if item.domain in ONNX_DOMAINS else item.version
 
 
 def _drop_inputs(function: FunctionProto, scope: Scope) -> None:

@@ -14,7 +14,7 @@ from bnfold.core.graph import Constant, GraphView, Lock, Node, OpKind, Shape, Su
 from bnfold.core.reason import Reason
 from bnfold.core.traits import BatchNormTraits, ScaleShiftStep, ScaleShiftTraits
 from bnfold.formats.onnx.constants import Constants
-from bnfold.formats.onnx.functions import function_scopes, shadowed_operators
+from bnfold.formats.onnx.functions import changed_operator, function_scopes, shadowed_operators
 from bnfold.formats.onnx.meaning import Meaning, Operator
 from bnfold.formats.onnx.operators import MATRIX
 from bnfold.formats.onnx.places import Place
@@ -51,6 +51,8 @@ class _Translation:
         self.scopes = [*graphs, *function_scopes(model, graphs)]
         self.shadowed = shadowed_operators(model)
         self.opset = next((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), 1)
+        bodies = ((scope.prefix, scope.function) for scope in self.scopes)
+        self.changed = {prefix: changed_operator(body, self.opset) for prefix, body in bodies if body}
         self.types = cache(lambda: inferred_types(model, graphs, freeze=freeze))
         self.shapes = cache(lambda: _shapes_of(self.types()))
         self.constants = Constants(model, self.scopes, self.types, freeze=freeze)
@@ -65,7 +67,7 @@ class _Translation:
         """The operators of one graph, in order; a MatMul takes its bias Add along."""
         if scope.function:
             self.add_arguments(scope, scope.function)
-        if scope.root.function and not self.is_followed(scope.root.function):
+        if scope.root.function and self.changed[scope.root.prefix]:
             self.add_unfollowed(scope, scope.root.function)
             return
         taken: set[int] = set()
@@ -229,14 +231,11 @@ class _Translation:
                 node = Node(len(self.nodes), OpKind.OPAQUE, "input", name, (), (body.id(name),), lock=lock)
                 self.nodes.append(node)
 
-    def is_followed(self, function: FunctionProto) -> bool:
-        """Whether a function's body means what it would mean in the model."""
-        versions = {item.version for item in function.opset_import if item.domain in ONNX_DOMAINS}
-        return versions <= {self.opset}
-
     def add_unfollowed(self, scope: Scope, function: FunctionProto) -> None:
-        """The batch norms of a function of another opset, which are reported and stay."""
-        lock = Lock(Reason.INSIDE_FUNCTION, f"the function {function.name!r} is of another opset than the model")
+        """The batch norms of a function that holds an operator which would be another one in the model; they stay."""
+        own = next(item.version for item in function.opset_import if item.domain in ONNX_DOMAINS)
+        which = f"{self.changed[scope.root.prefix]} of opset {own}, which is another one at the model's {self.opset}"
+        lock = Lock(Reason.INSIDE_FUNCTION, f"the function {function.name!r} has a {which}")
         for proto in scope.graph.node:
             if proto.op_type == "BatchNormalization" and proto.domain in ONNX_DOMAINS:
                 inputs = tuple(scope.id(name) if name else None for name in proto.input)
