@@ -15,7 +15,7 @@ from bnfold.files.comparing import ComparingStream
 from bnfold.files.names import printable
 from bnfold.files.writing import put, put_files
 from bnfold.formats.opening import Opening
-from bnfold.records import ConvertReport
+from bnfold.records import ConvertReport, SampleShapes
 from bnfold.route import Route
 
 if TYPE_CHECKING:
@@ -63,6 +63,19 @@ def _holds(path: Path, content: Content) -> bool:
             return comparing.is_same()
     except OSError as error:
         raise InputError(f"cannot read {printable(str(path))}: {error.strerror or error}") from error
+
+
+def samples_of(data: str | None) -> SampleShapes | None:
+    """What the samples look like on which the models will be compared; None where there are none.
+
+    A module that does not say what it takes is recorded on such. DataError or InputError where they cannot be read.
+    """
+    if data in {None, "random"}:
+        return None
+    from bnfold.check.datasets import sample_shapes
+    from bnfold.data import load
+
+    return sample_shapes(load(str(data)))
 
 
 def verified(

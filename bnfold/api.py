@@ -153,7 +153,10 @@ def convert(
         route.require_free(force=force)
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     options = {**opening, "freeze": freeze, "merge_parallel": merge_parallel, "pairs": pairs}
-    refuse(idle_options(formats_at([route.path]), options, run=verify is not None or bench))
+    formats = formats_at([route.path])
+    refuse(idle_options(formats, options, run=verify is not None or bench))
+    if inputs is None and formats != {"onnx"}:
+        opening["inputs"] = acceptance.samples_of(None if check else verify)
     load = route.loader(opening, eps=eps, freeze=freeze)
     conversion = _conversion(load, route.path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
     if to == "pt2":

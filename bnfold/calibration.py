@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from bnfold import __version__
 from bnfold.calibrated import calibrated_record
+from bnfold.check.datasets import sample_shapes
 from bnfold.check.environment import environment
 from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.data import DataSet, from_arrays, load
@@ -25,9 +27,9 @@ from bnfold.files.hashing import file_record, write_hashed
 from bnfold.files.recognise import require_model
 from bnfold.files.suffixes import require_fitting_name
 from bnfold.files.writing import check_target, copy_of
-from bnfold.formats.opening import open_model, open_statistics, wrap_model
+from bnfold.formats.opening import lend_samples, open_model, open_statistics, wrap_model
 from bnfold.idle import formats_at, idle_in_memory, idle_options, refuse
-from bnfold.records import CalibrateReport, FileRecord, InputSpec
+from bnfold.records import CalibrateReport, FileRecord
 from bnfold.runtime.session import Array
 
 if TYPE_CHECKING:
@@ -98,12 +100,14 @@ def calibrate(
     else:
         opened = open_model(path, inputs=inputs, factory=factory, trust_code=trust_code, key=key)
         source = file_record(path, opened.format, external=opened.external)
-    statistics = open_statistics(opened, example=_example(data))
+    loaded = cache(partial(_loaded, data))  # read when they are wanted: a module wants to know what they look like
+    lend_samples(opened, lambda: sample_shapes(loaded()))
+    statistics = open_statistics(opened)
     chosen = _chosen(statistics, refresh=refresh)
     found = Estimate()
     if chosen:
         scaling = ScalingOptions(scale, mean, std)
-        feeding = Feeding(_loaded(data), samples, batch, scaling, statistics.metadata(METADATA_KEY), inputs)
+        feeding = Feeding(loaded(), samples, batch, scaling, statistics.metadata(METADATA_KEY), inputs)
         found = estimate(statistics, chosen, feeding, progress)
         opened.describe({"bnfold.version": __version__} | ({"bnfold.source_sha256": source.sha256} if source else {}))
     else:
@@ -135,16 +139,6 @@ def _chosen(statistics: OnnxStatistics | TorchStatistics, *, refresh: bool) -> l
         for index, stored in enumerate(statistics.batch_norms)
         if stored.is_missing or (refresh and not stored.left)
     ]
-
-
-def _example(data: Data) -> InputSpec | None:
-    """What samples in memory look like to a model; None for those in files, and for images, which may be shaped."""
-    if isinstance(data, str | os.PathLike):
-        return None
-    x = _array(data[0] if isinstance(data, tuple) else data)
-    if x.ndim in {0, 3} or x.dtype.kind not in "biuf":  # three axes are samples, height and width
-        return None
-    return InputSpec((2, *x.shape[1:]), "float32" if x.dtype.kind == "f" else x.dtype.name)
 
 
 def _loaded(data: Data) -> DataSet:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from bnfold import __version__
 from bnfold.check import bench as timing
 from bnfold.check import verify as judging
-from bnfold.check.datasets import dataset_inputs
+from bnfold.check.datasets import dataset_inputs, sample_shapes
 from bnfold.check.environment import environment
 from bnfold.check.inputs import Source, random_inputs
 from bnfold.check.scaling import METADATA_KEY, ScalingOptions
 from bnfold.check.tolerance import Tolerances
+from bnfold.data import DataSet
 from bnfold.data import load as load_data
 from bnfold.formats.opening import Opening
 from bnfold.idle import idle_options, idle_with_data, refuse
@@ -71,6 +72,9 @@ def verify(
     given = {"seed": seed, "mean": mean, "std": std, "scale": scale}
     labels = {"max_flips": max_flips, "max_accuracy_drop": max_accuracy_drop}
     refuse([*idle_options(models.formats, opening, run=True), *idle_with_data(data, given | labels)])
+    samples_of = None if data == "random" else load_data(data)
+    if samples_of is not None and inputs is None:
+        opening["inputs"] = sample_shapes(samples_of)
     scaling = ScalingOptions(scale, mean, std)
 
     def judged(as_written: list[Session], as_deployed: list[Session] | None) -> judging.Verification:
@@ -78,7 +82,7 @@ def verify(
         watched = stack.enter_context(models.watched()) if layers else []
         return judging.verify(
             judging.Pair(*as_written),
-            _source(data, models, specs, samples=samples, batch=batch, seed=seed, scaling=scaling),
+            _source(samples_of, models, specs, samples=samples, batch=batch, seed=seed, scaling=scaling),
             as_deployed=judging.Pair(*as_deployed) if as_deployed else None,
             layers=judging.Pair(*watched) if watched else None,
             tolerances=Tolerances(_by_output(atol), _by_output(rtol)),
@@ -165,7 +169,7 @@ def bench(
 
 
 def _source(
-    data: str,
+    data: DataSet | None,
     models: Models,
     specs: Sequence[TensorSpec],
     *,
@@ -174,13 +178,13 @@ def _source(
     seed: int,
     scaling: ScalingOptions,
 ) -> Source:
-    """The inputs that ``data`` names, shaped for a model with these inputs."""
+    """The data, or random inputs without any, shaped for a model with these inputs."""
     counts = {name: value for name, value in (("samples", samples), ("batch", batch)) if value is not None}
     sizes = described_sizes(models.opening["inputs"])
-    if data == "random":
+    if data is None:
         return random_inputs(specs, seed=seed, sizes=sizes, **counts)
     metadata = models.metadata(METADATA_KEY)
-    return dataset_inputs(specs, load_data(data), scaling=scaling, metadata=metadata, sizes=sizes, **counts)
+    return dataset_inputs(specs, data, scaling=scaling, metadata=metadata, sizes=sizes, **counts)
 
 
 def _by_output(given: Tolerance) -> dict[str | None, float]:

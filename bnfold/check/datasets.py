@@ -13,7 +13,7 @@ from bnfold.check.scaling import Scaling, ScalingOptions, array_scaling, pixel_s
 from bnfold.check.shapes import dimensions, fixed_batch, with_sizes
 from bnfold.data.dataset import DataSet
 from bnfold.errors import UsageError
-from bnfold.records import DataRecord, InputSpec
+from bnfold.records import DataRecord, InputSpec, SampleShapes
 from bnfold.runtime.session import Array, TensorSpec, is_float, numpy_dtype
 
 
@@ -85,10 +85,7 @@ def _single(specs: Sequence[TensorSpec]) -> TensorSpec:
 
 def _arrangement(spec: TensorSpec, sample: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a sample takes at ``spec``: its own; an image of (H, W) may take a channel, or lie flat."""
-    possible = [sample]
-    if len(sample) == 2:  # noqa: PLR2004 - height and width
-        height, width = sample
-        possible = [(1, height, width), (height, width), (height, width, 1), (height * width,)]
+    possible = _possible(sample)
     for shape in possible:
         if spec.shape is None or _fits(spec.shape, shape):
             return shape
@@ -97,6 +94,21 @@ def _arrangement(spec: TensorSpec, sample: tuple[int, ...]) -> tuple[int, ...]:
         f"the samples do not fit input {spec.name!r}, which is {dimensions(spec.shape or ())}",
         remedy=f"they can be fed as {choices}; what a PyTorch model takes is said with --input",
     )
+
+
+def _possible(sample: tuple[int, ...]) -> list[tuple[int, ...]]:
+    if len(sample) != 2:  # noqa: PLR2004 - height and width
+        return [sample]
+    height, width = sample
+    return [(1, height, width), (height, width), (height, width, 1), (height * width,)]
+
+
+def sample_shapes(data: DataSet) -> SampleShapes:
+    """What a model may be fed with, two samples at a time: pixels as floats, other integers as they are, or floats."""
+    is_whole = data.x.dtype.kind in "iub" and not data.images
+    dtypes = (data.x.dtype.name, "float32") if is_whole else ("float32",)
+    shapes = _possible(data.x.shape[1:])
+    return SampleShapes(tuple(InputSpec((2, *shape), dtype) for dtype in dtypes for shape in shapes))
 
 
 def _fits(dims: Sequence[int | str | None], sample: tuple[int, ...]) -> bool:

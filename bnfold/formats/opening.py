@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeGuard
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bnfold.formats.torch.pairs import PairedState
     from bnfold.formats.torch.statistics import TorchStatistics
     from bnfold.formats.torch.targets import Converted
-    from bnfold.records import InputSpec, PairCandidate
+    from bnfold.records import PairCandidate, SampleShapes
 
 
 class Opening(TypedDict):
@@ -162,13 +162,14 @@ def wrap_model(
     )
 
 
-def open_statistics(
-    model: OnnxModel | TorchModel | ExportedModel, *, example: InputSpec | None = None
-) -> OnnxStatistics | TorchStatistics:
-    """The statistics of a model's batch norms; InputError where they cannot be replaced.
+def lend_samples(model: OnnxModel | TorchModel | ExportedModel, shapes: Callable[[], SampleShapes]) -> None:
+    """Let a module for which nobody gave inputs be run on what the samples of data look like."""
+    if getattr(model, "given_inputs", ()) is None:
+        model.given_inputs = shapes()  # type: ignore[union-attr]  # an ONNX model has none
 
-    ``example`` is what a module is recorded on that was opened without example inputs.
-    """
+
+def open_statistics(model: OnnxModel | TorchModel | ExportedModel) -> OnnxStatistics | TorchStatistics:
+    """The statistics of a model's batch norms; InputError where they cannot be replaced."""
     onnx_model = sys.modules.get("bnfold.formats.onnx.model")
     if onnx_model is not None and isinstance(model, onnx_model.OnnxModel):
         from bnfold.formats.onnx.statistics import OnnxStatistics
@@ -178,7 +179,7 @@ def open_statistics(
     from bnfold.formats.torch.statistics import TorchStatistics
 
     if isinstance(model, TorchModel):
-        return TorchStatistics(model, example)
+        return TorchStatistics(model)
     raise UsageError(
         "an exported program (.pt2) cannot be calibrated",
         remedy="calibrate the module, or its state_dict with --model, and export it again",

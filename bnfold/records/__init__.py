@@ -6,7 +6,16 @@ Every measured number carries its unit in its name (``_ms``, ``_bytes``); number
 
 from bnfold.records.bench import BenchCase, BenchReport, Speed, Timing
 from bnfold.records.calibrate import CalibratedRecord, CalibrateReport, Calibration, CalibrationAccuracy
-from bnfold.records.common import SCHEMA, DataRecord, Environment, ExternalRecord, FileRecord, InputSpec, Report
+from bnfold.records.common import (
+    SCHEMA,
+    DataRecord,
+    Environment,
+    ExternalRecord,
+    FileRecord,
+    InputSpec,
+    Report,
+    SampleShapes,
+)
 from bnfold.records.plan import (
     BatchNormRecord,
     ConvertReport,
@@ -54,6 +63,7 @@ __all__ = [
     "PlanReport",
     "ReasonRecord",
     "Report",
+    "SampleShapes",
     "Speed",
     "Timing",
     "Verdict",

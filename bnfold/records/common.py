@@ -20,6 +20,13 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class SampleShapes:
+    """What samples of data may look like to a model that does not say what it takes; the likeliest comes first."""
+
+    specs: tuple[InputSpec, ...]
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """A model file. ``sha256`` is of this file alone; ``external`` lists the data files beside it with their sizes."""
 

@@ -209,7 +209,7 @@ def test_statistics_that_two_batch_norms_share_stay_when_others_are_refreshed() 
 
 def test_nothing_to_do_gives_the_same_network_in_inference_mode() -> None:
     module = shaken(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)))
-    result = calibrate(module.train(), "no-such-data")
+    result = calibrate(module.train(), samples(20, 6))
     assert result.report.calibrated == 0
     assert not result.model.training
     torch.testing.assert_close(run(result.model, torch.ones(2, 6)), run(module, torch.ones(2, 6)))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bnfold.formats.torch.inputs import GivenInputs
-from bnfold.records import InputSpec
+from bnfold.records import InputSpec, SampleShapes
 
 COMPUTING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What a network can be stored in and run in; other dtypes are read into what the factory gives."""
@@ -35,7 +35,7 @@ def lend_dtypes(state: Mapping[str, torch.Tensor], module: nn.Module) -> torch.d
 
 def follow(given: GivenInputs, dtype: torch.dtype | None) -> GivenInputs:
     """Example inputs for a module that changed to ``dtype``: its float inputs change along."""
-    if dtype is None or given is None:
+    if dtype is None or given is None or isinstance(given, SampleShapes):
         return given
     if isinstance(given, torch.Tensor):
         return cast("torch.Tensor", _followed(given, dtype))

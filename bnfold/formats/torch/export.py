@@ -24,6 +24,7 @@ from bnfold.formats.torch.running import Inputs
 from bnfold.formats.torch.states import StoredState
 from bnfold.formats.torch.structure import Structure
 from bnfold.formats.torch.trusted import load_program
+from bnfold.records import SampleShapes
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -83,7 +84,7 @@ class ExportedModel:
     @cached_property
     def inputs(self) -> Inputs:
         """Example inputs: those given, or those that the program was exported with."""
-        if self.given_inputs is not None:
+        if self.given_inputs is not None and not isinstance(self.given_inputs, SampleShapes):
             return example_inputs(self.module, self.given_inputs)
         if self.program.example_inputs is None:
             raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from bnfold.errors import UsageError
 from bnfold.formats.torch.running import Inputs, run
 from bnfold.formats.torch.scratch import scratch_copy
 from bnfold.formats.torch.trusted import first_line
-from bnfold.records import InputSpec
+from bnfold.records import InputSpec, SampleShapes
 
 BATCH = 2
 """Two samples: enough to see a batch axis."""
@@ -26,9 +27,13 @@ GivenInputs = (
     | dict[str, torch.Tensor]
     | Sequence[torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]]
     | Sequence[InputSpec]
+    | SampleShapes
     | None
 )
-"""A tensor, a tuple of them (positional), a dict (keywords), a list of such inputs, descriptions, or nothing."""
+"""A tensor, a tuple of them (positional), a dict (keywords), a list of such inputs, descriptions, or nothing.
+
+Where nothing was given, there may be data, whose samples have shapes.
+"""
 
 
 def recorded_inputs(module: nn.Module, given: GivenInputs) -> list[Inputs]:
@@ -44,6 +49,8 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
         return (given,)
     if isinstance(given, dict):
         return given
+    if isinstance(given, SampleShapes):
+        return _sampled(module, given)
     if given is None or (isinstance(given, Sequence) and not given):
         return _inferred(module)
     items = tuple(given) if isinstance(given, Sequence) else (given,)
@@ -92,24 +99,47 @@ def _inferred(module: nn.Module) -> Inputs:
     """An input that the first layer accepts and that the whole module runs on."""
     first = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
     shapes: list[tuple[int, ...]] = []
+    dtype = str(first.weight.dtype).removeprefix("torch.") if first else "float32"
     if first is None or is_lazy(first.weight):
         pass
     elif isinstance(first, nn.Linear):
         shapes = [(BATCH, first.weight.shape[1])]
     else:  # of a lazy layer that was loaded, the weight alone tells
         shapes = [(BATCH, first.weight.shape[1] * first.groups, size, size) for size in IMAGE_SIZES]
+    return _first_that_runs(
+        module,
+        [InputSpec(shape, dtype) for shape in shapes],
+        what="the model does not say what its inputs are",
+        remedy="give an example: --input 1x3x224x224 (inputs= in Python)",
+    )
+
+
+def _sampled(module: nn.Module, samples: SampleShapes) -> Inputs:
+    """An input like the samples, in the module's dtype: lying flat where its first layer is one for that."""
+    floats = (tensor.dtype for tensor in module.parameters() if tensor.is_floating_point())
+    dtype = str(next(floats, torch.float32)).removeprefix("torch.")
+    first = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
+    flat = first.in_features if isinstance(first, nn.Linear) else None
+    return _first_that_runs(
+        module,
+        [
+            replace(spec, dtype=dtype if spec.dtype == "float32" else spec.dtype)
+            for spec in sorted(samples.specs, key=lambda spec: spec.shape[1:] != (flat,))
+        ],
+        what="the samples do not fit the model",
+        remedy="where it takes them in another shape, or takes more, say so with --input (inputs= in Python)",
+    )
+
+
+def _first_that_runs(module: nn.Module, specs: Sequence[InputSpec], *, what: str, remedy: str) -> Inputs:
+    """The first input on which the whole module runs. UsageError where there is none."""
     tried = []
-    for shape in shapes:
-        spec = InputSpec(shape, str(first.weight.dtype).removeprefix("torch.") if first else "float32")
+    for spec in specs:
         inputs = _described(module, (spec,))
         try:
             run(scratch_copy(module).eval(), inputs)
         except UsageError as error:
-            tried.append(f"{'x'.join(map(str, shape))}: {first_line(error.__cause__ or error)}")
+            tried.append(f"{'x'.join(map(str, spec.shape))}: {first_line(error.__cause__ or error)}")
         else:
             return inputs
-    raise UsageError(
-        "the model does not say what its inputs are",
-        where="; ".join(tried)[:300],
-        remedy="give an example: --input 1x3x224x224 (inputs= in Python)",
-    )
+    raise UsageError(what, where="; ".join(tried)[:300], remedy=remedy)

@@ -19,7 +19,6 @@ from bnfold.formats.statistics import StoredStatistics, require_fitting
 from bnfold.formats.torch.capture import capture
 from bnfold.formats.torch.classes import BatchNorm, is_known
 from bnfold.formats.torch.copies import structural_copy
-from bnfold.formats.torch.dtypes import follow
 from bnfold.formats.torch.lazy import require_initialised
 from bnfold.formats.torch.running import Inputs, run
 from bnfold.formats.torch.structure import Structure, gain_statistics
@@ -27,7 +26,6 @@ from bnfold.formats.torch.tensors import as_stored
 
 if TYPE_CHECKING:
     from bnfold.formats.torch.module import TorchModel
-    from bnfold.records import InputSpec
 
 
 class TorchStatistics:
@@ -38,11 +36,8 @@ class TorchStatistics:
 
     format: Literal["torch"] = "torch"
 
-    def __init__(self, model: TorchModel, example: InputSpec | None = None) -> None:
+    def __init__(self, model: TorchModel) -> None:
         self.model = model
-        if example is not None and model.given_inputs is None:
-            dtypes = (tensor.dtype for tensor in model.module.parameters() if tensor.is_floating_point())
-            model.given_inputs = follow((example,), next(dtypes, None))
         require_initialised(model.module)
         self._captured = capture(model.runnable, model.inputs)
         self._module = structural_copy(model.runnable, share_buffers=True).eval()
