@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from bnfold.errors import InputError
 from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.scratch import scratch_copy
@@ -20,6 +21,10 @@ ROUNDING_FACTOR = 16
 """A network that magnifies rounding is given so many times what it makes of one ulp in its inputs, as in ``verify``."""
 CEILING_FACTOR = 100
 """But never more than so many times the tolerance."""
+NUDGE_FACTOR = 4
+"""In float64 a folded module may be so many times as far away as one whose numbers each move by half an ulp."""
+CHAOTIC = 0.5
+"""Where half an ulp in each number moves outputs this far, relative to the largest, they are made of rounding."""
 
 
 def agree(
@@ -29,21 +34,80 @@ def agree(
     inputs: Inputs,
     *,
     runs: int = 1,
+    folded: nn.Module | None = None,
 ) -> bool:
     """Whether outputs agree; where they do not at first, as far as ``original`` rounds on the way to ``expected``.
 
-    That is what a copy of ``original`` computed from ``inputs`` in the last of so many ``runs``.
+    That is what a copy of ``original`` computed from ``inputs`` in the last of so many ``runs``; and ``actual`` what
+    one of ``folded`` did, which may also show in float64 that only rounding keeps it apart. InputError where rounding
+    decides over the outputs.
     """
     if agree_within(expected, actual, TOLERANCES):
         return True
     dtypes = recorded(original, inputs).dtypes.values()
     if any(dtype.is_floating_point and dtype not in TOLERANCES for dtype in dtypes):
-        return agree_within(expected, actual, {})
-    moved = outputs_of(original, tree_map(_moved, inputs), runs=runs)
-    return len(actual) == len(expected) == len(moved) and all(
-        _error(before, after) <= _tolerance(before, beside)
-        for before, after, beside in zip(expected, actual, moved, strict=True)
-    )
+        is_close = agree_within(expected, actual, {})
+    else:
+        moved = outputs_of(original, tree_map(_moved, inputs), runs=runs)
+        is_close = len(actual) == len(expected) == len(moved) and all(
+            _error(before, after) <= _tolerance(before, beside)
+            for before, after, beside in zip(expected, actual, moved, strict=True)
+        )
+    return is_close or (folded is not None and _agree_in_float64(original, folded, inputs, runs))
+
+
+def _agree_in_float64(original: nn.Module, folded: nn.Module, inputs: Inputs, runs: int) -> bool:
+    """Whether no more than the rounding of the folded numbers keeps two modules apart; False where neither tells.
+
+    With activations in float64 the folded numbers alone are rounded, and each of them once. What half an ulp in each
+    number of ``original`` does shows how much of that is to be expected.
+    """
+    wide: Inputs = tree_map(_widened, inputs)
+    try:
+        expected = outputs_of(_in_float64(original), wide, runs=runs)
+        actual = outputs_of(_in_float64(folded), wide, runs=runs)
+        nudged = outputs_of(_in_float64(original, nudged=True), wide, runs=runs)
+        again = outputs_of(_in_float64(original), wide, runs=runs)
+    except Exception:  # noqa: BLE001 - its code may name a dtype, or refuse to change its own; then nothing is known
+        return False
+    if not (len(expected) == len(actual) == len(nudged) and agree_within(expected, again, TOLERANCES)):
+        return False
+    pairs = [
+        (_error(before, beside), _error(before, after))
+        for before, after, beside in zip(expected, actual, nudged, strict=True)
+    ]
+    exact = TOLERANCES[torch.float64]
+    if any(moved > CHAOTIC and apart > exact for moved, apart in pairs):
+        raise InputError(
+            "the model magnifies rounding: half an ulp in each of its numbers changes its outputs beyond recognition",
+            where="in its own dtype nothing shows whether a fold is right",
+            remedy="look for batch norms whose variances are far below those of their inputs; or fold model.double()",
+        )
+    return all(apart <= max(min(NUDGE_FACTOR * moved, CHAOTIC), exact) for moved, apart in pairs)
+
+
+def _in_float64(module: nn.Module, *, nudged: bool = False) -> nn.Module:
+    """A copy in float64; with ``nudged`` each of its numbers moves by half an ulp of the dtype that it had.
+
+    TypeError where a parameter is of a kind that copies share.
+    """
+    scratch = scratch_copy(module)
+    if not {id(tensor) for tensor in module.parameters()}.isdisjoint(map(id, scratch.parameters())):
+        raise TypeError("a parameter of the module's own would change")
+    generator = torch.Generator().manual_seed(0)
+    for tensor in [*scratch.parameters(), *scratch.buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        wide = tensor.data.double()
+        if nudged:
+            signs = torch.randint(0, 2, wide.shape, generator=generator).to(wide) * 2 - 1
+            wide = wide * (1 + signs * torch.finfo(tensor.dtype).eps / 2)
+        tensor.data = wide
+    return scratch
+
+
+def _widened(value: object) -> object:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def _tolerance(output: torch.Tensor, beside: torch.Tensor) -> float:

@@ -38,7 +38,7 @@ def check_same_outputs(
             where="it runs on the example inputs, and no longer does once folded",
             remedy="leave that batch norm out with --skip (skip=)",
         ) from error
-    if not agree(expected, actual, original, inputs):
+    if not agree(expected, actual, original, inputs, folded=folded):
         _require_same_again(original, inputs, expected)
         if len(actual) != len(expected) or not _call_the_same(original, folded, inputs, removed_calls):
             raise InputError(
@@ -154,6 +154,6 @@ def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | Non
     except UsageError:  # its first axis is no batch, or its sizes are fixed
         return None
     try:
-        return agree(expected, outputs_of(folded, inputs), original, inputs)
+        return agree(expected, outputs_of(folded, inputs), original, inputs, folded=folded)
     except UsageError:
         return False
