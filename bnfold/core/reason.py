@@ -60,6 +60,13 @@ class Reason(Enum):
         "With spatial=0 (opset 8 and older) statistics belong to single elements, which no channel of a layer has.",
         "Export the model with a per-channel batch norm (opset 9 or newer).",
     )
+    QUANTISED = (
+        107,
+        "quantised",
+        "the batch norm works on quantised numbers",
+        "Its input and output are rounded to a few bits; a layer that did its work would round at another place.",
+        "Fold the float model, and quantise what comes out.",
+    )
     NO_LINEAR_LAYER = (
         201,
         "no-linear-layer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.nn.utils import prune
 from torch_modules import assert_close, judged_fold, run, shaken, verdicts
 
 from bnfold import fold
+from bnfold.core.reason import Reason
 from bnfold.core.verdict import Fold
 
 IMAGE = torch.randn(2, 3, 7, 7, generator=torch.Generator().manual_seed(3))
@@ -77,19 +77,95 @@ def test_kept(make: Callable[[], nn.Module], slug: str) -> None:
     assert torch.equal(run(result.model, x).nan_to_num(), run(module, x).nan_to_num())
 
 
-def quantised() -> nn.Module:
-    module = shaken(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the quantiser is deprecated, and what older checkpoints hold
-        result: nn.Module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear})  # type: ignore[no-untyped-call]
-    return result
+ao: Any = torch.ao.quantization  # deprecated, untyped, and what older checkpoints hold
+DENSE = torch.randn(4, 3, generator=torch.Generator().manual_seed(4))
 
 
-def test_a_quantised_layer_is_no_layer_of_ours() -> None:
-    module, x = quantised(), torch.randn(4, 6)
+class Stubbed(nn.Module):
+    """A network with marks for the quantiser around its first half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = ao.QuantStub(), ao.DeQuantStub()
+        self.conv, self.bn, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.conv3, self.bn3 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn(self.conv(self.quant(x))))
+        return self.bn3(self.conv3(self.bn2(self.dequant(self.conv2(x)))))  # type: ignore[no-any-return]
+
+
+def stubbed(*, in_training: bool = False) -> Any:
+    """Configured: the second half stays as it is."""
+    torch.manual_seed(5)
+    module: Any = shaken(Stubbed()).train(in_training)
+    module.qconfig = ao.get_default_qat_qconfig("x86") if in_training else ao.get_default_qconfig("x86")
+    module.bn2.qconfig = module.conv3.qconfig = module.bn3.qconfig = None
+    return module
+
+
+def observed(module: Any) -> Any:
+    """Prepared for quantisation, and seen to run once; in inference mode."""
+    prepared = (ao.prepare_qat if module.training else ao.prepare)(module)
+    prepared(IMAGE)
+    return prepared.eval()
+
+
+def fused_for_training() -> Any:
+    return ao.fuse_modules_qat(stubbed(in_training=True), [["conv", "bn", "relu"]])
+
+
+def settled(module: nn.Module) -> nn.Module:
+    """Without watching what runs any further, so that it computes the same each time."""
+    return module.apply(ao.disable_observer)
+
+
+BEHIND = {"bn2": "conv3", "bn3": "conv3"}
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        pytest.param(
+            lambda: ao.quantize_dynamic(shaken(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))), {nn.Linear}),
+            {"1": "no-linear-layer"},
+            id="a layer that is quantised as it runs",
+        ),
+        pytest.param(lambda: ao.convert(observed(stubbed())), {"bn": "quantised", **BEHIND}, id="quantised"),
+        pytest.param(lambda: settled(observed(stubbed())), {"bn": "hooked", **BEHIND}, id="observed"),
+        pytest.param(
+            lambda: settled(observed(stubbed(in_training=True))), {"bn": "hooked", **BEHIND}, id="trained for it"
+        ),
+        pytest.param(
+            lambda: settled(observed(fused_for_training())),
+            {"conv.bias": "hooked", "conv.bn": "hooked", **BEHIND},
+            id="trained for it, and fused",
+        ),
+        pytest.param(lambda: ao.convert(observed(fused_for_training())), BEHIND, id="trained for it, fused, quantised"),
+        pytest.param(
+            lambda: settled(observed(shaken(nn.Sequential(nn.Conv2d(3, 4, 3), ao.FakeQuantize(), nn.BatchNorm2d(4))))),
+            {"2": "no-linear-layer"},
+            id="rounded on the way",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of the quantiser: see above
+def test_what_is_quantised_or_will_be_stays(make: Callable[[], nn.Module], wanted: dict[str, str]) -> None:
+    module = make()
+    x = DENSE if len(wanted) == 1 and "1" in wanted else IMAGE
+    expected = run(module, x)
     result = fold(module, x)
-    assert verdicts(result.plan) == {"1": "no-linear-layer"}
-    assert torch.equal(run(result.model, x), run(module, x))
+    assert verdicts(result.plan) == wanted
+    assert_close(run(result.model, x), expected)
+    assert torch.equal(run(module, x), expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the quantiser: see above
+def test_a_quantised_batch_norm_says_what_to_do_first() -> None:
+    (keep, *_) = fold(ao.convert(observed(stubbed())), IMAGE).plan.keeps
+    assert keep.reason is Reason.QUANTISED
+    assert "quantise what comes out" in keep.reason.remedy
 
 
 @pytest.mark.parametrize(

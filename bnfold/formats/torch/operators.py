@@ -127,6 +127,17 @@ def _batch_norm(call: Call, _shapes: Shapes) -> Meaning:
     return Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(float(str(call.arguments["eps"])), training))
 
 
+def is_quantised_batch_norm(call: Call) -> bool:
+    """Whether a call is one of torch's batch norms over quantised numbers, with an activation or without."""
+    return call.op.startswith("quantized::batch_norm")
+
+
+def quantised_batch_norm(call: Call) -> Meaning:
+    """A batch norm over quantised numbers: no row of the table, since who views one must lock it."""
+    inputs = tuple(call.value(name) for name in ("qx", "weight", "bias", "mean", "var"))
+    return Meaning(OpKind.BATCH_NORM, inputs, BatchNormTraits(float(str(call.arguments["eps"])), training=False))
+
+
 def _passes_through(call: Call, _shapes: Shapes) -> Meaning:
     """The same elements in the same places."""
     return Meaning(OpKind.LAYOUT, call.inputs)

@@ -19,7 +19,14 @@ from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
 from bnfold.formats.torch.calls import Call, is_stored
 from bnfold.formats.torch.classes import BatchNorm, has_a_say, is_frozen, is_known, layer_lock
 from bnfold.formats.torch.memory import SharedMemory
-from bnfold.formats.torch.operators import Meaning, Shapes, opaque, without_new_bias
+from bnfold.formats.torch.operators import (
+    Meaning,
+    Shapes,
+    is_quantised_batch_norm,
+    opaque,
+    quantised_batch_norm,
+    without_new_bias,
+)
 from bnfold.formats.torch.recording import Recording
 from bnfold.formats.torch.remains import Remains
 from bnfold.formats.torch.trusted import a_or_an
@@ -75,6 +82,8 @@ class Translation:
         """What a call is; what computes a weight is none of ours."""
         if call.inputs and self.recording.lineage.derived.issuperset(call.inputs):
             return opaque(call)
+        if is_quantised_batch_norm(call):
+            return quantised_batch_norm(call)
         return meaning_of(call, self.recording.recorder.shapes)
 
     def add(
@@ -105,7 +114,7 @@ class Translation:
             return
         self.seen.add(identity)
         self.owners[len(self.nodes)] = owner
-        remains = self.again(call, meaning, owner) or remaining.of_operator(self.recording, call, meaning, owner)
+        remains = self.bn_lock(call, meaning, owner) or remaining.of_operator(self.recording, call, meaning, owner)
         stored = [value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and is_stored(value)]
         self.add_remains(call, meaning, self.label(call, owner, stored), remains, call.outputs)
 
@@ -156,6 +165,12 @@ class Translation:
         held = [value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and is_stored(value)]
         owners = self.recording.owners(held[0]) if held else []
         return owners[0] if owners and call.module not in owners else call.module
+
+    def bn_lock(self, call: Call, meaning: Meaning, owner: str) -> Lock | None:
+        """Why a batch norm may not be touched, whatever it leaves behind."""
+        if is_quantised_batch_norm(call):
+            return Lock(Reason.QUANTISED, "its input and its output are integers with a scale")
+        return self.again(call, meaning, owner)
 
     def again(self, call: Call, meaning: Meaning, owner: str) -> Lock | None:
         """Why a layer or a batch norm may not be touched that serves several places."""
@@ -238,8 +253,9 @@ class Translation:
 
     def _normalised(self) -> list[tuple[str, str]]:
         """The value before and behind each batch norm."""
-        operators = [call for call in self.calls if self.meanings[id(call)].kind is OpKind.BATCH_NORM]
-        ends = [(call.value("input") or "", call.outputs[0]) for call in operators]
+        operators = [(call, self.meanings[id(call)]) for call in self.calls]
+        norms = [(call, meaning) for call, meaning in operators if meaning.kind is OpKind.BATCH_NORM]
+        ends = [(str(meaning.inputs[0]), call.outputs[0]) for call, meaning in norms]
         runs = [run for run in self.runs.values() if run.meaning(self.recording).kind is OpKind.BATCH_NORM]
         return ends + [(run.data, run.output) for run in runs]
 
