@@ -95,6 +95,31 @@ STATES: list[Callable[[], object]] = [
 ]
 
 
+class Caching(Restless):
+    """A network that keeps what it has computed, with gradients where it runs with them, as LeViT its biases."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.kept: dict[Any, Any] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = self.kept.setdefault(x.device, [self.other.weight.sum() * 2])
+        result: torch.Tensor = super().forward(x) + bias[0]
+        return result
+
+
+def test_a_module_that_has_run_with_gradients_and_keeps_what_it_computed_is_copied() -> None:
+    net = Caching()
+    expected = net(IMAGE)
+    (kept,) = net.kept[IMAGE.device]
+    result = fold(net, IMAGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert net.kept[IMAGE.device] == [kept]
+    assert kept.requires_grad
+    assert torch.equal(result.model.kept[IMAGE.device][0], kept)
+    assert torch.allclose(result.model(IMAGE), expected, atol=1e-4)
+
+
 def test_attributes_of_a_parameter_stay_with_it() -> None:
     def change(net: Any) -> None:
         net.number = net.conv.weight.gain

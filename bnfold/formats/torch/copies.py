@@ -96,7 +96,7 @@ COPYING = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__", "__getnewar
 """The ways in which a class tells ``copy`` how to go about it."""
 
 
-def _copied_items(items: Mapping[str, object], memo: dict[int, object]) -> dict[str, object]:
+def _copied_items(items: Mapping[Any, object], memo: dict[int, object]) -> dict[Any, object]:
     """A copy of the attributes of a module, or of one of its collections."""
     return {
         name: value if type(value) in UNCHANGING else _copied(value, memo)  # most are, and calls take time
@@ -105,13 +105,25 @@ def _copied_items(items: Mapping[str, object], memo: dict[int, object]) -> dict[
 
 
 def _copied(value: object, memo: dict[int, object]) -> object:
-    """What ``copy.deepcopy`` makes of an attribute."""
+    """What ``copy.deepcopy`` makes of an attribute.
+
+    It makes nothing of tensors that were computed with gradients, as models keep that have run in training: here they
+    are copied without.
+    """
     if id(value) in memo:
         return memo[id(value)]
     if isinstance(value, tuple) and type(value) is tuple and UNCHANGING.issuperset(map(type, value)):
         return value
-    if isinstance(value, dict) and type(value) is dict and {str}.issuperset(map(type, value)):
-        twin: dict[str, object] = {}
+    if isinstance(value, torch.Tensor) and type(value) is torch.Tensor and not value.is_leaf:
+        memo[id(value)] = value.detach().clone()
+        return memo[id(value)]
+    if isinstance(value, list) and type(value) is list:
+        copies: list[object] = []
+        memo[id(value)] = copies
+        copies += [_copied(item, memo) for item in value]
+        return copies
+    if isinstance(value, dict) and type(value) is dict and UNCHANGING.issuperset(map(type, value)):
+        twin: dict[Any, object] = {}
         memo[id(value)] = twin
         twin |= _copied_items(value, memo)
         return twin
