@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 from bnfold.formats.torch.calls import COMPUTED, Call, ModuleRun, Ref
+from bnfold.formats.torch.writes import WritesUndone
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -35,7 +35,7 @@ class _Tracked:
     version: int
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
+class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its base class
     """Records what runs while it is active. Tensors are held weakly: activations must not pile up.
 
     A write advances the version of its storage: whoever reads another view of it later reads a new value, which an
@@ -43,7 +43,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
     """
 
     def __init__(self, stored: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[Call] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
@@ -66,11 +66,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         for name, tensor in stored.items():
             self._track(tensor, name)
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler (80 MB, a second) to tell it that there is nothing to compile here."""
-        return False
-
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
@@ -82,8 +77,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         arguments = {
             name: value if type(value) in PLAIN else self._referenced(value, inputs) for name, value in bound.items()
         }
+        written = [bound[name] for name in signature.written]
+        if written:
+            self.keep(_tensors(written))
         result = self.perform(func, args, kwargs)
-        outputs, changed = self._outputs([bound[name] for name in signature.written], result)
+        outputs, changed = self._outputs(written, result)
         self.calls.append(Call(signature.op, self.module, arguments, tuple(inputs), outputs, changed, function=func))
         if inputs and self._derived.issuperset(inputs):
             self._derived.update(outputs)

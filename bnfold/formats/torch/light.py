@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -25,18 +24,12 @@ Sizes = tuple[int, ...]
 def light_run(module: nn.Module, inputs: Inputs, unread: Unread) -> tuple[Recorder, list[str]] | None:
     """What a run of a copy called, and the ids of its outputs; None where it fails, or somebody wants to see values."""
     scratch = scratch_copy(module)
-    recorder = LightRecorder({names[0]: tensor for names, tensor in stored_tensors(scratch)})
+    recorder = LightRecorder({names[0]: tensor for names, tensor in stored_tensors(scratch)}, unread)
     try:
-        outputs = run(scratch, inputs, _both(unread, recorder))
+        outputs = run(scratch, inputs, recorder)
     except UsageError:
         return None
     return recorder, list(map(recorder.id_of, output_tensors(outputs)))
-
-
-@contextmanager
-def _both(unread: Unread, recorder: Recorder) -> Iterator[None]:
-    with unread, recorder:
-        yield
 
 
 CONV_DEFAULTS: tuple[Any, ...] = ((1,), (0,), (1,), 1)
@@ -44,7 +37,23 @@ CONV_DEFAULTS: tuple[Any, ...] = ((1,), (0,), (1,), 1)
 
 
 class LightRecorder(Recorder):  # type: ignore[no-untyped-call]  # as for Recorder itself
-    """Convolutions and linear layers of the usual kind only give zeros, in the shape and order that they would give."""
+    """Convolutions and linear layers of the usual kind only give zeros, in the shape and order that they would give.
+
+    Meanwhile code that wants to see values is stopped.
+    """
+
+    def __init__(self, stored: Mapping[str, torch.Tensor], unread: Unread) -> None:
+        super().__init__(stored)
+        self._unread = unread
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self._unread.__enter__()  # type: ignore[no-untyped-call]  # nor here
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._unread.__exit__(*details)  # type: ignore[no-untyped-call]  # nor here
+        super().__exit__(*details)
 
     def perform(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """Do what is called, or what takes less time."""

@@ -1,0 +1,53 @@
+"""What sees every call of a run, and takes back what the run writes to the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from bnfold.formats.torch.copies import storage_of
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+
+class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
+    """Parameters that a run writes to, which a copy shares with the module that was given, get their values back."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._protected: dict[int, torch.Tensor] = {}
+        self._before: dict[int, torch.Tensor] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler (80 MB, a second) to tell it that there is nothing to compile here."""
+        return False
+
+    def protect(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Let these have their values back when the mode ends."""
+        self._protected |= {storage_of(tensor): tensor for tensor in tensors}
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        del types
+        if func._schema.is_mutable:  # noqa: SLF001 - where torch says what is written
+            self.keep(tree_iter((args, kwargs)))
+        return func(*args, **(kwargs or {}))
+
+    def keep(self, about_to_be_written: Iterable[object]) -> None:
+        """Copy those of the protected tensors whose memory these share, before it is written to."""
+        for leaf in about_to_be_written:
+            place = storage_of(leaf) if isinstance(leaf, torch.Tensor) else None
+            if place in self._protected and place not in self._before:
+                self._before[place] = self._protected[place].detach().clone()
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
+        for place, values in self._before.items():
+            self._protected[place].detach().copy_(values)
