@@ -70,6 +70,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
         del types
+        self.sizes.note_operator()
         kwargs = kwargs or {}
         signature = _signature(func)
         bound = {**signature.defaults, **dict(zip(signature.names, args, strict=False)), **kwargs}
@@ -80,17 +81,13 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         written = [bound[name] for name in signature.written]
         if written:
             self.keep(_tensors(written))
-        result = self.perform(func, args, kwargs)
+        result = func(*args, **kwargs)
         outputs, changed = self._outputs(written, result)
         self.calls.append(Call(signature.op, self.module, arguments, tuple(inputs), outputs, changed, function=func))
         if inputs and self._derived.issuperset(inputs):
             self._derived.update(outputs)
             self._keep(outputs, result)
         return result
-
-    def perform(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        """Do what is called."""
-        return func(*args, **kwargs)
 
     def id_of(self, tensor: torch.Tensor) -> str:
         """The id of the value that ``tensor`` holds now."""

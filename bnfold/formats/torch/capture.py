@@ -30,8 +30,8 @@ class Capture:
 
     By node index, ``owners`` are the paths of the modules behind layers and batch norms, and ``remains`` says what the
     latter leave behind when they fold. ``stored`` are the names of the parameters and buffers that there are.
-    ``operators`` are the calls that ran; the view has more nodes, for readers outside of ATen. ``recorder`` has seen
-    the first run, whose outputs are the values ``output_ids``.
+    ``operators`` are the calls that ran; the view has more nodes, for readers outside of ATen. ``knows_sizes``: whether
+    the module's code may have learnt in any run how large its tensors are.
     """
 
     view: GraphView
@@ -41,8 +41,7 @@ class Capture:
     outputs: tuple[tuple[torch.Tensor, ...], ...]
     operators: int
     notes: tuple[str, ...]
-    recorder: Recorder
-    output_ids: tuple[str, ...]
+    knows_sizes: bool
 
 
 def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> Capture:
@@ -57,8 +56,7 @@ def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> C
     with followed(scratch, recorder):
         outputs = run(scratch, inputs, recorder)
     tensors = output_tensors(outputs)
-    output_ids = tuple(map(recorder.id_of, tensors))
-    ends = frozenset(output_ids)
+    ends = frozenset(map(recorder.id_of, tensors))
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=ends))
     translation = Translation(Recording(scratch, recorder, stored, ends, hooked, unset=frozenset(unset)))
     translation.add_calls()
@@ -75,8 +73,7 @@ def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> C
         (kept,),
         operators,
         translation.notes(),
-        recorder,
-        output_ids,
+        recorder.sizes.are_known,
     )
 
 

@@ -10,19 +10,24 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from bnfold.core.graph import LAYERS
+from bnfold.core.verdict import Change, Fold
 from bnfold.errors import InputError, InternalError, UsageError
 from bnfold.formats.torch.agreement import TOLERANCES, agree, agree_within, outputs_of, recorded
-from bnfold.formats.torch.paths import FoldedPath
+from bnfold.formats.torch.operators import BATCH_NORMS
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.scratch import scratch_copy, state_of
 from bnfold.formats.torch.trusted import first_line
+from bnfold.formats.torch.writes import WritesUndone
 
 
 def check_same_outputs(
     original: nn.Module, folded: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor], *, removed_calls: int
-) -> None:
+) -> bool:
     """Run the folded module on the recorded inputs; InternalError where it computes something else.
+
+    Returns whether its code may have learnt how large its tensors are.
 
     InputError where code of the user's is behind that: it asks a batch norm for what an Identity does not have, does
     something else once the batch norms are gone, or never computes the same twice. ``removed_calls``: so many of the
@@ -30,8 +35,9 @@ def check_same_outputs(
     """
     scratch = scratch_copy(folded)
     state = state_of(scratch)
+    seen = WritesUndone()
     try:
-        actual = output_tensors(run(scratch, inputs))
+        actual = output_tensors(run(scratch, inputs, seen))
     except UsageError as error:
         raise InputError(
             f"the model's own code needs a batch norm that was folded: {first_line(error.__cause__ or error)}",
@@ -49,6 +55,7 @@ def check_same_outputs(
         require_close(expected, actual)
     if state_of(scratch) != state:
         _require_same_next(original, scratch, inputs)
+    return seen.sizes.are_known
 
 
 def _require_same_next(original: nn.Module, folded: nn.Module, inputs: Inputs) -> None:
@@ -112,18 +119,23 @@ def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tenso
         )
 
 
-def check_other_inputs(
-    original: nn.Module, folded: nn.Module, inputs: Inputs, path: FoldedPath | None = None
-) -> tuple[str, ...]:
+def holds_at_any_size(change: Change) -> bool:
+    """Whether a fold that is right at one size is so at all: a batch norm goes into the layers that it touches."""
+    return (
+        isinstance(change, Fold)
+        and change.bn.op in BATCH_NORMS
+        and not (change.crossed or change.leaving)
+        and all(node.kind in LAYERS for node in change.into)
+    )
+
+
+def check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     """Run both with another number of samples; InputError where they differ. Returns notes.
 
     One run shows one path; ``if len(x) > 1`` around a batch norm is a common hack. Large images are tried at another
-    size too, and with other values: there is less to compute, and what holds then holds for the batch. Where both are
-    seen to take the recorded ``path``, that is enough.
+    size too, and with other values: there is less to compute, and what holds then holds for the batch.
     """
     notes: tuple[str, ...] = ()
-    if path is not None and _take(path, original, folded, inputs):
-        return ()
     tried = (_agree(original, folded, other) for other in other_images(inputs))
     is_same = next((same for same in tried if same is not None), None)
     if is_same:
@@ -138,13 +150,6 @@ def check_other_inputs(
             remedy="leave the batch norms on that path out with --skip (skip=)",
         )
     return notes
-
-
-def _take(path: FoldedPath, original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool:
-    """Whether both take ``path`` on the first of the other inputs on which the original runs."""
-    others = (*other_images(inputs), another_batch(inputs))
-    tried = (path.is_taken(original, folded, other) for other in others if other is not None)
-    return next((taken for taken in tried if taken is not None), False)
 
 
 def _agree(original: nn.Module, folded: nn.Module, inputs: Inputs) -> bool | None:

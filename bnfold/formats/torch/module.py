@@ -18,7 +18,7 @@ from bnfold.files.recognise import Kind, recognise
 from bnfold.formats.torch.apply import folded_copy
 from bnfold.formats.torch.architecture import Architecture
 from bnfold.formats.torch.capture import Capture
-from bnfold.formats.torch.check import check_other_inputs, check_same_outputs
+from bnfold.formats.torch.check import check_other_inputs, check_same_outputs, holds_at_any_size
 from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.dtypes import follow, lend_dtypes
 from bnfold.formats.torch.entries import unfolded_in, without_optimiser
@@ -26,7 +26,6 @@ from bnfold.formats.torch.factories import Factory, make_module
 from bnfold.formats.torch.files import FORMATS, Checkpoint, read_checkpoint
 from bnfold.formats.torch.inputs import GivenInputs, recorded_inputs
 from bnfold.formats.torch.lazy import after_first_run, uninitialised_in
-from bnfold.formats.torch.paths import FoldedPath
 from bnfold.formats.torch.recordings import capture_all
 from bnfold.formats.torch.running import Inputs, unwrapped
 from bnfold.formats.torch.structure import Structure
@@ -192,14 +191,20 @@ class TorchModel:
         self.module, self.structure = folded_copy(original, captured, plan, share=self.share)
         self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
         if plan.folds:
-            folded = after_first_run(self.module, self.inputs)
-            for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
-                check_same_outputs(runnable, folded, inputs, outputs, removed_calls=self.removed_calls)
-            path = None if self._architecture else FoldedPath.of(captured, plan, self.structure)
-            self.found_out = check_other_inputs(runnable, folded, self.inputs, path)
+            self.found_out = self._checked(runnable, plan)
         self.counts = (len(plan.folds), len(plan))
         self.is_changed = bool(plan.changes)
         self._keep_in_checkpoint(original)
+
+    def _checked(self, original: nn.Module, plan: Plan) -> tuple[str, ...]:
+        """Run the folded module beside the original; what showed. InternalError, or InputError, where they differ."""
+        folded = after_first_run(self.module, self.inputs)
+        knows_sizes = self._captured.knows_sizes
+        for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
+            knows_sizes |= check_same_outputs(original, folded, inputs, outputs, removed_calls=self.removed_calls)
+        if self._architecture is None and not knows_sizes and all(map(holds_at_any_size, plan.changes)):
+            return ()
+        return check_other_inputs(original, folded, self.inputs)
 
     def calibrate(self, module: nn.Module, structure: Structure) -> None:
         """Put a copy whose batch norms have new statistics in the module's place."""

@@ -38,7 +38,8 @@ def capture_all(module: nn.Module, recordings: Sequence[Inputs], unset: Collecti
     view = replace(first.view, nodes=nodes)
     outputs = tuple(outputs for captured in (first, *others) for outputs in captured.outputs)
     notes = dict.fromkeys(note for captured in (first, *others) for note in captured.notes)
-    return replace(first, view=view, outputs=outputs, notes=tuple(notes))
+    knows_sizes = any(captured.knows_sizes for captured in (first, *others))
+    return replace(first, view=view, outputs=outputs, notes=tuple(notes), knows_sizes=knows_sizes)
 
 
 def _key(node: Node, owners: Mapping[int, str]) -> tuple[object, ...]:

@@ -40,7 +40,7 @@ def run(module: nn.Module, inputs: Inputs, mode: WritesUndone | None = None) -> 
     mode = mode or WritesUndone()
     mode.protect(module.parameters())
     try:
-        with torch.inference_mode(), _random_states_kept(), mode:
+        with torch.inference_mode(), _random_states_kept(), mode, mode.sizes:
             return module(**own) if isinstance(own, dict) else module(*own)
     except Exception as error:
         raise UsageError(

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from bnfold.formats.torch.copies import storage_of
+from bnfold.formats.torch.sizes import Sizes
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -22,6 +23,8 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         super().__init__()  # type: ignore[no-untyped-call]
         self._protected: dict[int, torch.Tensor] = {}
         self._before: dict[int, torch.Tensor] = {}
+        self.sizes = Sizes()
+        """What the code of the run knows, where it is active too."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -36,6 +39,7 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
         del types
+        self.sizes.note_operator()
         if func._schema.is_mutable:  # noqa: SLF001 - where torch says what is written
             self.keep(tree_iter((args, kwargs)))
         return func(*args, **(kwargs or {}))

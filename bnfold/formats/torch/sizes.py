@@ -1,0 +1,71 @@
+"""Whether the code of a module could know how large its tensors are: code that could not does the same at any size.
+
+Code learns of sizes by asking for a shape, and in many other ways: by the number of pieces that a tensor splits into,
+by values that depend on sizes, by an index that does not exist. What tells nothing of them can be listed, and is; all
+else counts as a look. Not seen are code that catches the error of an operator to which a tensor is too small, and code
+that turns torch's overrides off and then runs no operator at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+
+class Sizes(TorchFunctionMode):
+    """Sees which functions of torch are called, and whether operators run that nobody called in this way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_known = False
+        """Whether the code may have learnt a size, or a value."""
+        self._is_within = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        del types
+        if func not in SILENT:
+            self.are_known = True
+        outside, self._is_within = self._is_within, True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._is_within = outside
+
+    def note_operator(self) -> None:
+        """An operator runs: one that no function of torch calls is TorchScript's, or an extension's, which may know."""
+        if not self._is_within:
+            self.are_known = True
+
+
+def _functions(names: str) -> Iterator[Hashable]:
+    """The functions and methods of these names, wherever torch has them."""
+    for name in names.split():
+        places = (torch, torch.Tensor, functional, torch._C._nn)  # noqa: SLF001 - where functional has its own from
+        yield from (getattr(place, name) for place in places if hasattr(place, name))
+
+
+SILENT = frozenset(
+    _functions(
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear batch_norm "
+        "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
+        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d "
+        "relu relu_ relu6 hardtanh hardtanh_ leaky_relu leaky_relu_ elu elu_ selu celu gelu silu silu_ mish "
+        "hardswish hardswish_ hardsigmoid sigmoid sigmoid_ logsigmoid softplus softsign tanh tanh_ prelu "
+        "softmax log_softmax dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout "
+        "add add_ sub sub_ mul mul_ div div_ neg abs exp sqrt pow square clamp clamp_ clamp_min clamp_max "
+        "__add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __mul__ __rmul__ __imul__ __truediv__ __neg__ "
+        "cat concat stack flatten mean sum amax transpose permute movedim swapaxes unsqueeze pixel_shuffle "
+        "pad contiguous clone detach dim"
+    )
+) | {getattr(torch.Tensor, name).__get__ for name in ("ndim", "dtype", "device", "layout", "requires_grad", "is_cuda")}
+"""What gives tensors, or says of one what holds at any size."""
