@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,41 @@ def test_a_module_that_has_run_with_gradients_and_keeps_what_it_computed_is_copi
     assert kept.requires_grad
     assert torch.equal(result.model.kept[IMAGE.device][0], kept)
     assert torch.allclose(result.model(IMAGE), expected, atol=1e-4)
+
+
+class Forgetful(nn.Module):
+    """A network whose copies are in training mode, where it takes another path, as torchvision's extractors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.still = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Dropout()
+        self.path = "training"
+
+    def train(self, mode: bool = True) -> Forgetful:  # noqa: FBT001, FBT002 - torch's own
+        self.path = "training" if mode else "inference"
+        return super().train(mode)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Forgetful:
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin.train()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.still(self.bn(self.conv(x)))
+        return result if self.path == "inference" else result + 1
+
+
+@pytest.mark.parametrize("outside", [nn.Sequential, lambda net: net], ids=["within", "itself"])
+def test_a_module_whose_own_way_of_copying_forgets_its_mode_is_folded_in_its_mode(
+    outside: Callable[[nn.Module], nn.Module],
+) -> None:
+    net = outside(shaken(Forgetful())).eval()
+    part = next(part for part in net.modules() if isinstance(part, nn.Dropout))
+    part.p = 0.0
+    result = fold(net, IMAGE)
+    assert list(verdicts(result.plan).values()) == [next(name for name, _ in net.named_modules() if "conv" in name)]
+    assert not any(part.training for part in result.model.modules())
+    assert torch.allclose(result.model(IMAGE), net(IMAGE), atol=1e-4)
 
 
 def test_attributes_of_a_parameter_stay_with_it() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnfold.errors import InputError
+from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.trusted import first_line
 
 NOTHING: Mapping[int, torch.Tensor] = {}
@@ -45,16 +46,27 @@ def structural_copy(
     twins = {id(part): part.__class__.__new__(part.__class__) for part in plain}
     memo |= twins
     try:
-        for part in plain:
+        for part in reversed(plain):  # those within others first: whatever copies itself may use what it holds
             state = part.__getstate__()  # type: ignore[no-untyped-call]  # torch has no types here
             twins[id(part)].__setstate__(_copied_items(state, memo))  # type: ignore[no-untyped-call]  # nor here
-        return copy.deepcopy(module, memo)
+        copied = copy.deepcopy(module, memo)
     except Exception as error:  # the module's attributes are the user's, and may refuse to be copied in any way
         raise InputError(
             f"the module cannot be copied: {first_line(error)}",
             where="bnfold folds a copy, by copy.deepcopy",
             remedy="take out of the module what cannot be copied (locks, open files, generators)",
         ) from error
+    if len(plain) < len(parts):
+        _keep_modes(module, copied)
+    return copied
+
+
+def _keep_modes(module: nn.Module, copied: nn.Module) -> None:
+    """Put every part into the mode of its original: the feature extractors of torchvision copy into training mode."""
+    copies = dict(copied.named_modules())
+    for path, part in module.named_modules():
+        if is_training(copies[path]) is not is_training(part):
+            copies[path].train(is_training(part))
 
 
 def uninitialised_twins(tensors: Iterable[torch.Tensor]) -> dict[int, object]:
