@@ -21,6 +21,7 @@ from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.calls import Call
 from bnfold.formats.torch.memory import SharedMemory
 from bnfold.formats.torch.operators import Meaning
+from bnfold.formats.torch.remains import ENTANGLED
 from bnfold.formats.torch.running import Inputs
 from bnfold.formats.torch.translation import meaning_of, read
 from bnfold.formats.torch.trusted import first_line
@@ -142,7 +143,7 @@ class _Translation:
                 meaning.inputs,
                 call.outputs,
                 meaning.traits,
-                Lock(Reason.FAN_OUT, "its input or output is written in place while the other is still needed"),
+                Lock(Reason.FAN_OUT, ENTANGLED),
             )
             for index, (call, meaning) in enumerate(zip(self.recorder.calls, self.meanings, strict=True))
         )

@@ -23,6 +23,10 @@ PARAMETERS = ("scale", "shift", "mean", "variance")
 """What the inputs of a batch norm are, from the second on."""
 
 
+ENTANGLED = "its input or output is written in place while the other is still needed"
+"""Why a batch norm that would become an Identity stays, or is kept."""
+
+
 @dataclass(frozen=True, eq=False)
 class Remains:
     """The module at ``module`` becomes an Identity, or what it runs behind the batch norm; ``calls`` no longer run.
@@ -36,8 +40,13 @@ class Remains:
     why: str = ""
 
 
-def of_operator(recording: Recording, call: Call, meaning: Meaning, owner: str) -> Remains | Lock:
-    """What remains of a call of batch_norm, or why it may not fold."""
+def of_operator(
+    recording: Recording, call: Call, meaning: Meaning, owner: str, *, is_entangled: bool
+) -> Remains | Lock:
+    """What remains of a call of batch_norm, or why it may not fold.
+
+    ``is_entangled``: it has to stay, since its input and output may not be one memory (``SharedMemory``).
+    """
     part, is_own = recording.parts[owner], call.module == owner
     if isinstance(part, torch.jit.ScriptModule):
         return Lock(Reason.HOOKED, f"{owner or 'the model'!r} runs in TorchScript")
@@ -45,13 +54,14 @@ def of_operator(recording: Recording, call: Call, meaning: Meaning, owner: str) 
         return Lock(Reason.HOOKED, "it has hooks")
     if is_own and _goes(recording, owner, str(meaning.inputs[0]), call.outputs[0], [call]):
         used = _used_elsewhere(recording, filter(is_stored, meaning.inputs[1:]))
-        if used or not _is_laid_out_for_views(recording, str(meaning.inputs[0]), call.outputs[0]):
+        stays = is_entangled or _is_laid_out_for_views(recording, str(meaning.inputs[0]), call.outputs[0])
+        if used or not stays:
             return Lock(Reason.HOOKED, used) if used else Remains(owner, calls=1)
     if None in meaning.inputs[3:]:
         return Remains()  # it has no statistics, and does not fold
     if why_not := _not_writable(recording, call, meaning):
         return Lock(Reason.HOOKED, why_not)
-    return _neutral_operator(recording, call, meaning, _why(part, owner, call))
+    return _neutral_operator(recording, call, meaning, ENTANGLED if is_entangled else _why(part, owner, call))
 
 
 def _not_writable(recording: Recording, call: Call, meaning: Meaning) -> str:

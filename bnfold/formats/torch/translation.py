@@ -114,7 +114,9 @@ class Translation:
             return
         self.seen.add(identity)
         self.owners[len(self.nodes)] = owner
-        remains = self.bn_lock(call, meaning, owner) or remaining.of_operator(self.recording, call, meaning, owner)
+        remains = self.bn_lock(call, meaning, owner) or remaining.of_operator(
+            self.recording, call, meaning, owner, is_entangled=self.memory.is_entangled(self.positions[id(call)])
+        )
         stored = [value for value in (*meaning.inputs[3:], *meaning.inputs[1:3]) if value and is_stored(value)]
         self.add_remains(call, meaning, self.label(call, owner, stored), remains, call.outputs)
 
@@ -146,7 +148,7 @@ class Translation:
             self.remains[index] = remains
             last = self.positions[id(self.maker(outputs[0], call))]
             if remains.calls and self.memory.is_entangled(last):
-                lock = Lock(Reason.FAN_OUT, "its input or output is written in place while the other is still needed")
+                lock = Lock(Reason.FAN_OUT, remaining.ENTANGLED)
         self.add(call, meaning, label, outputs, lock)
 
     def label(self, call: Call, owner: str, stored: Iterable[str]) -> str:
