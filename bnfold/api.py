@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold import acceptance
+from bnfold.arguments import require
 from bnfold.conversion import Conversion
 from bnfold.formats.opening import Opening, open_model, torch_needed, wrap_model
 from bnfold.idle import formats_at, idle_in_memory, idle_options, refuse
@@ -71,6 +72,7 @@ def fold(
     Returns a FoldResult: ``.model`` is of the same kind (for a path, what the file holds), ``.plan`` has one verdict
     per batch norm in graph order. Raises BnfoldError, and nothing else.
     """
+    require(locals())
     options = {"inputs": inputs, "factory": factory, "key": key, "freeze": freeze, "merge_parallel": merge_parallel}
     if isinstance(model, str | os.PathLike):
         refuse(idle_options(formats_at([Path(model)]), options))
@@ -100,6 +102,7 @@ def inspect(
 
     Options as for ``fold``. Raises BnfoldError.
     """
+    require(locals())
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     path = Path(source)
     refuse(idle_options(formats_at([path]), {**opening, "freeze": freeze, "merge_parallel": merge_parallel}))
@@ -146,6 +149,7 @@ def convert(
     both with the report so far, and OutputError where the output could not be written. In all of these cases nothing
     is written, and what was there before is intact.
     """
+    require(locals())
     wanted = None if output is None else Path(output)
     route = Route.of(Path(source), wanted, to=to, pairs=pairs, keep_architecture=keep_architecture)
     route.require_runnable(has_factory=factory is not None, verify=verify is not None, bench=bench)
@@ -189,6 +193,8 @@ def load_folded(module: nn.Module, path: PathLike, *, key: str | None = None) ->
     The batch norms that were folded become ``nn.Identity``, layers that gained a bias get one, and every tensor is
     loaded strictly. ``key`` chooses a state_dict in a file of several. Raises BnfoldError where it does not fit.
     """
+    if not isinstance(module, str | os.PathLike):  # else both are in each other's place, which is told below
+        require({"path": path})
     with torch_needed():
         from bnfold.formats.torch import files
 

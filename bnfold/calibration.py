@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfold import __version__
+from bnfold.arguments import require
 from bnfold.calibrated import calibrated_record
 from bnfold.check.datasets import sample_shapes
 from bnfold.check.environment import environment
@@ -90,6 +91,7 @@ def calibrate(
     Returns a CalibrateResult: ``.model`` is of the kind that was given and in inference mode, ``.report`` says what
     the statistics were and are. What was given is not changed. Raises BnfoldError.
     """
+    require(locals())
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     given = {"factory": factory, "key": key, "trust_code": trust_code}
     refuse(idle_options(formats_at([path]), given, run=True) if path else idle_in_memory(given))

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfold import __version__
+from bnfold import __version__, arguments
+from bnfold.arguments import require
 from bnfold.check import bench as timing
 from bnfold.check import verify as judging
 from bnfold.check.datasets import dataset_inputs, sample_shapes
@@ -23,7 +24,7 @@ from bnfold.formats.opening import Opening
 from bnfold.idle import idle_options, idle_with_data, refuse
 from bnfold.records import BenchCase, BenchReport, VerifyReport
 from bnfold.runtime.session import NoKernelError, Session, TensorSpec
-from bnfold.sessions import Models, described_sizes
+from bnfold.sessions import Models
 
 if TYPE_CHECKING:
     from bnfold.formats.torch.factories import Factory
@@ -67,6 +68,7 @@ def verify(
 
     Raises BnfoldError where the comparison cannot be made; that the networks differ is a report, not an error.
     """
+    require(locals(), data=arguments.data)
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     models = Models.at([Path(original), Path(folded)], opening)
     given = {"seed": seed, "mean": mean, "std": std, "scale": scale}
@@ -124,7 +126,7 @@ def bench(
     factory: Factory | None = None,
     trust_code: bool = False,
     key: str | None = None,
-    batch: Sequence[int] = (1, 32),
+    batch: int | Sequence[int] = (1, 32),
     runtime: str | Sequence[str] | None = None,
     threads: int | None = None,
     min_seconds: float = 1.0,
@@ -137,6 +139,9 @@ def bench(
     several; the default is all that can run the files. Every case takes at least ``min_seconds``. ``fail_if_slower``
     is a percentage: ``report.passed`` is False where a model is slower by more. Raises BnfoldError.
     """
+    require(locals(), batch=arguments.batches)
+    for path in more:
+        require({"path": path})
     opening = Opening(inputs=inputs, factory=factory, trust_code=trust_code, key=key)
     models = Models.at([Path(original), Path(folded), *map(Path, more)], opening)
     refuse(idle_options(models.formats, opening, run=True))
@@ -147,10 +152,10 @@ def bench(
         sessions = models.timed(name, threads)
         return timing.bench(
             [timing.Candidate(str(path), session) for path, session in zip(models.paths, sessions, strict=True)],
-            batch,
+            [batch] if isinstance(batch, int) else batch,
             optimises=name == "ort",
             effort=timing.Effort(min_seconds),
-            sizes=described_sizes(inputs),
+            sizes=models.sizes,
             progress=_labelled(progress, f"timing in {name}"),
         )
 
@@ -180,7 +185,7 @@ def _source(
 ) -> Source:
     """The data, or random inputs without any, shaped for a model with these inputs."""
     counts = {name: value for name, value in (("samples", samples), ("batch", batch)) if value is not None}
-    sizes = described_sizes(models.opening["inputs"])
+    sizes = models.sizes
     if data is None:
         return random_inputs(specs, seed=seed, sizes=sizes, **counts)
     metadata = models.metadata(METADATA_KEY)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import UsageError
 from bnfold.files.hashing import file_record
@@ -46,6 +46,13 @@ class Models:
     def formats(self) -> tuple[str, ...]:
         """What the reports call their formats, where no code is trusted."""
         return tuple(format_of(path, trust_code=False) for path in self.paths)
+
+    @property
+    def sizes(self) -> tuple[InputSpec, ...]:
+        """What the user said of sizes that a model leaves open; beside PyTorch's, examples are for these alone."""
+        inputs = self.opening["inputs"]
+        is_described = isinstance(inputs, Sequence) and all(isinstance(item, InputSpec) for item in inputs)
+        return described_sizes(inputs) if is_described or all(self.onnx) else ()
 
     def records(self) -> tuple[FileRecord, ...]:
         """A record of each file, with the size of its external data."""
@@ -210,10 +217,18 @@ def _watched_onnx(*models: OnnxModel) -> Iterator[list[Session]]:
 
 
 def described_sizes(inputs: GivenInputs) -> tuple[InputSpec, ...]:
-    """The sizes that the user described, for dimensions that a model leaves open."""
-    if isinstance(inputs, Sequence):
-        return tuple(item for item in inputs if isinstance(item, InputSpec))
-    return ()
+    """The sizes that the user described or gave examples of, for dimensions that a model leaves open."""
+    given: Any = inputs
+    if isinstance(given, list) and given and not isinstance(given[0], InputSpec):
+        return described_sizes(given[0])
+    named = given.items() if isinstance(given, Mapping) else []
+    unnamed = given if isinstance(given, Sequence) else [] if named else [given]
+    sizes = [*named, *((None, item) for item in unnamed)]
+    return tuple(
+        item if isinstance(item, InputSpec) else InputSpec(tuple(item.shape), name=name)
+        for name, item in sizes
+        if hasattr(item, "shape")
+    )
 
 
 def _is_fixed(session: Session) -> bool:

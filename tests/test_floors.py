@@ -21,7 +21,7 @@ FLOORS = (
     ("comparison", "conversion", "calibration", "route"),
     ("estimation",),
     ("calibrated", "reporting", "sessions"),
-    ("planner", "check", "unsaved", "idle"),
+    ("planner", "check", "unsaved", "idle", "arguments"),
     ("rules", "formats", "runtime", "data"),
     ("core", "files"),
     ("errors", "records"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from bnfold.arguments import MOST_THREADS
 from bnfold.cli.idle_settings import meant
 from bnfold.cli.options import ModelOptions, model_options, report_options
 from bnfold.cli.parameters import FiniteRange, file_path, sizes
@@ -22,9 +23,6 @@ Examples:
   bnfold bench model.onnx model.folded.onnx --batch 1,1000 --runtime ort-off
   bnfold bench a.onnx b.onnx --fail-if-slower 5 --report bench.json
 """
-
-_MOST_THREADS: Final = 1024
-"""onnxruntime starts as many as it is told, and 100,000 bring the machine to a halt."""
 
 
 class BenchOptions(ModelOptions):
@@ -49,7 +47,7 @@ class BenchOptions(ModelOptions):
     callback=lambda _context, _option, value: value or None,
     help="ort-off: no optimisations; repeatable. [default: all]",
 )
-@click.option("--threads", type=click.IntRange(1, _MOST_THREADS), metavar="N", help="Threads of the runtime.")
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), metavar="N", help="Threads of the runtime.")
 @click.option(
     "--min-seconds",
     type=FiniteRange(min=0, min_open=True),

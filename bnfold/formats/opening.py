@@ -156,10 +156,12 @@ def wrap_model(
         from bnfold.formats.torch.module import TorchModel
 
         return TorchModel(model, inputs, share=share)
-    raise UsageError(
-        f"an object of type {type(model).__name__} is no model",
-        remedy="give an nn.Module, an onnx.ModelProto or the path of a file",
-    )
+    remedy = "give an nn.Module, an onnx.ModelProto or the path of a file"
+    if isinstance(model, type):
+        remedy = f"give an instance of {model.__name__} with its weights, in eval()"
+    elif isinstance(model, dict):
+        remedy = "give the module whose state_dict it is, or the path of its file with factory="
+    raise UsageError(f"an object of type {type(model).__name__} is no model", remedy=remedy)
 
 
 def lend_samples(model: OnnxModel | TorchModel | ExportedModel, shapes: Callable[[], SampleShapes]) -> None:

@@ -21,14 +21,19 @@ def make_module(factory: Factory) -> nn.Module:
         module = make()
     except (Exception, SystemExit) as error:  # the user's code may raise anything, and a script may end itself
         remedy = "bnfold calls it without arguments" if isinstance(error, TypeError) else ""
-        raise UsageError(f"the factory failed: {first_line(error)}", where=str(factory), remedy=remedy) from error
+        raise UsageError(f"the factory failed: {first_line(error)}", where=_named(factory), remedy=remedy) from error
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"the factory made {a_or_an(module)}, not an nn.Module",
-            where=str(factory),
+            where=_named(factory),
             remedy="give a class, or a function that returns the module",
         )
     return module
+
+
+def _named(factory: Factory) -> str:
+    """What to call a factory."""
+    return factory if isinstance(factory, str) else getattr(factory, "__qualname__", a_or_an(factory))
 
 
 def _import_factory(name: str) -> Callable[[], nn.Module]:

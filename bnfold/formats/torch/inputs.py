@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -12,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from bnfold.errors import UsageError
 from bnfold.formats.torch.running import Inputs, run
 from bnfold.formats.torch.scratch import scratch_copy
-from bnfold.formats.torch.trusted import first_line
+from bnfold.formats.torch.trusted import a_or_an, first_line
 from bnfold.records import InputSpec, SampleShapes
 
 BATCH = 2
@@ -48,6 +49,9 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
     if isinstance(given, torch.Tensor):
         return (given,)
     if isinstance(given, dict):
+        values: list[object] = list(given.values())  # arguments of other kinds may be among them
+        for array in (value for value in values if isinstance(value, np.ndarray)):
+            raise _no_tensor(array)
         return given
     if isinstance(given, SampleShapes):
         return _sampled(module, given)
@@ -60,10 +64,17 @@ def example_inputs(module: nn.Module, given: GivenInputs) -> Inputs:
         return _described(module, specs)
     if len(tensors) == len(items):
         return tensors
-    raise UsageError(
-        "the example inputs are neither tensors nor shapes",
-        remedy="give a tensor, a tuple of tensors, a dict of tensors, or a list of such inputs",
-    )
+    raise _no_tensor(next((item for item in items if not isinstance(item, torch.Tensor | InputSpec)), items))
+
+
+def _no_tensor(item: object) -> UsageError:
+    """What is in the place of a tensor, and how it becomes one."""
+    remedy = "give a tensor, a tuple of tensors, a dict of tensors, or a list of such inputs"
+    if isinstance(item, np.ndarray):
+        remedy = "turn NumPy's arrays into tensors: torch.from_numpy(array)"
+    elif isinstance(item, int):
+        remedy = "a shape is given by an example of it: torch.zeros(1, 3, 224, 224)"
+    return UsageError(f"the example inputs are neither tensors nor shapes, but hold {a_or_an(item)}", remedy=remedy)
 
 
 def _described(module: nn.Module, specs: Sequence[InputSpec]) -> Inputs:
