@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from bnfold.core.affine import Affine
+from bnfold.core.collecting import uncollected
 from bnfold.core.graph import GraphView, Node, OpKind, Sums
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Change, Edit, Fold, JoinedLayers, Keep, Plan, Verdict
@@ -17,6 +18,7 @@ from bnfold.rules.rows import Row, rows_of
 from bnfold.rules.together import Together
 
 
+@uncollected()
 def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (), merge_parallel: bool = False) -> Plan:
     """One verdict per batch norm, in graph order.
 

@@ -12,6 +12,7 @@ from functools import partial
 from bnfold.check import Progress
 from bnfold.check.inputs import Source, random_inputs
 from bnfold.check.statistics import paired_ratio, timing
+from bnfold.core.collecting import uncollected
 from bnfold.records import BenchCase, InputSpec, Timing
 from bnfold.runtime.session import Feeds, Session
 
@@ -123,14 +124,9 @@ def _turned(order: list[int]) -> list[int]:
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """A collection in the middle of a timing would be charged to whichever model happens to run."""
-    was_enabled = gc.isenabled()
     gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _timings(candidates: Sequence[Candidate], times_ms: Sequence[Sequence[float]], seed: int) -> tuple[Timing, ...]:

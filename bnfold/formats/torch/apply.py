@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bnfold.core.collecting import uncollected
 from bnfold.core.graph import OpKind
 from bnfold.core.kernel import layer_constants
 from bnfold.core.pointwise import scale_and_shift
@@ -19,6 +20,7 @@ from bnfold.formats.torch.structure import Structure, remove
 from bnfold.formats.torch.tensors import as_tensor, folded_arrays, like
 
 
+@uncollected()
 @torch.inference_mode(mode=False)
 def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool) -> tuple[nn.Module, Structure]:
     """A folded copy of ``module``; with ``share``, untouched tensors are those of the original.

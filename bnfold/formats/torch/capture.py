@@ -6,13 +6,14 @@ its mode, its buffers and the random state stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from bnfold.core.collecting import uncollected
 from bnfold.core.graph import GraphView, Sums
 from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.classes import is_hooked
@@ -54,26 +55,34 @@ def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> C
     hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
     recorder = Recorder({names[0]: tensor for names, tensor in stored})
     with followed(scratch, recorder):
-        outputs = run(scratch, inputs, recorder)
-    tensors = output_tensors(outputs)
-    ends = frozenset(map(recorder.id_of, tensors))
+        outputs = output_tensors(run(scratch, inputs, recorder))
+    ends = frozenset(map(recorder.id_of, outputs))
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=ends))
-    translation = Translation(Recording(scratch, recorder, stored, ends, hooked, unset=frozenset(unset)))
+    return _seen(Recording(scratch, recorder, stored, ends, hooked, unset=frozenset(unset)), outputs)
+
+
+@uncollected()
+def _seen(recording: Recording, outputs: Iterable[torch.Tensor]) -> Capture:
+    """The view of a recorded run."""
+    recorder = recording.recorder
+    translation = Translation(recording)
     translation.add_calls()
     values = translation.values()
-    view = GraphView(tuple(translation.nodes), values.get, ends, lambda: recorder.shapes, sums=Sums.DROP_BATCH_NORMS)
-    operators = sum(not call.is_observation for call in recorder.calls)
-    kept = tuple(tensor.clone() for tensor in tensors)
-    names = frozenset(names[0] for names, _ in stored)
     return Capture(
-        view,
-        translation.owners,
-        translation.remains,
-        names,
-        (kept,),
-        operators,
-        translation.notes(),
-        recorder.sizes.are_known,
+        GraphView(
+            tuple(translation.nodes),
+            values.get,
+            frozenset(recording.outputs),
+            lambda: recorder.shapes,
+            sums=Sums.DROP_BATCH_NORMS,
+        ),
+        owners=translation.owners,
+        remains=translation.remains,
+        stored=frozenset(recording.names),
+        outputs=(tuple(tensor.clone() for tensor in outputs),),
+        operators=sum(not call.is_observation for call in recorder.calls),
+        notes=translation.notes(),
+        knows_sizes=recorder.sizes.are_known,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from bnfold.core.collecting import uncollected
 from bnfold.errors import InputError
 from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.trusted import first_line
@@ -25,6 +26,7 @@ UNCHANGING = frozenset({type(None), bool, int, float, str, torch.dtype, torch.de
 """What ``copy.deepcopy`` leaves as it is, as most attributes of modules are; tuples of these as well."""
 
 
+@uncollected()
 def structural_copy(
     module: nn.Module, *, share_buffers: bool, instead: Mapping[int, torch.Tensor] = NOTHING
 ) -> nn.Module:

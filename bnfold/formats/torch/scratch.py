@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from bnfold.core.collecting import uncollected
 from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.copies import storage_of, stored_in, structural_copy
 
 
+@uncollected()
 def scratch_copy(module: nn.Module) -> nn.Module:
     """A copy in inference mode (its parts as they are, unless the whole is in training), of which nobody sees a run.
 
@@ -38,6 +40,7 @@ def _alias(parameter: nn.Parameter) -> nn.Parameter:
     return alias
 
 
+@uncollected()
 def state_of(scratch: nn.Module) -> list[object]:
     """What a run of a copy may have changed, as far as that can be told: unequal where anything has been."""
     parts = list(scratch.modules())
