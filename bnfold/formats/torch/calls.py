@@ -18,9 +18,12 @@ def is_stored(value: str | None) -> bool:
     return value is not None and not value.startswith(COMPUTED)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
-    """One ATen call: its arguments by name, tensors replaced by value ids, and the module that ran it."""
+    """One ATen call: its arguments by name, tensors replaced by value ids, and the module that ran it.
+
+    Never changed; not frozen, as that would take a tenth of the time in which a call is recorded.
+    """
 
     op: str
     module: str
@@ -40,7 +43,7 @@ class Call:
         return argument.id if isinstance(argument, Ref) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ref:
     """A tensor among a call's arguments."""
 
