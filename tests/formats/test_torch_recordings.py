@@ -182,6 +182,26 @@ def test_the_module_underneath_a_wrapper_is_folded_and_it_is_said(name: str) -> 
     assert_close(run(result.model, SMALL), run(net, SMALL))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # as above
+def test_what_is_compiled_inside_runs_as_written_and_is_compiled_afterwards(caplog: pytest.LogCaptureFixture) -> None:
+    """torch.compile would take in bnfold's recorder as well, and warn of it."""
+    compiled: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: object) -> Any:
+        compiled.append(graph)
+        return graph
+
+    inner = shaken(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    part: Any = torch.compile(inner, backend=backend)
+    net = nn.Sequential(part, nn.ReLU()).eval()
+    result = fold(net, SMALL)
+    assert verdicts(result.plan) == {"0._orig_mod.1": "0._orig_mod.0"}
+    assert not compiled
+    assert not caplog.records
+    assert_close(run(result.model, SMALL), run(net, SMALL))
+    assert compiled
+
+
 def test_a_wrapper_inside_stays() -> None:
     net = shaken(nn.Sequential(nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))), nn.ReLU()))
     result = fold(net, SMALL)

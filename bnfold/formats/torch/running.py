@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -40,13 +41,19 @@ def run(module: nn.Module, inputs: Inputs, mode: WritesUndone | None = None) -> 
     mode = mode or WritesUndone()
     mode.protect(module.parameters())
     try:
-        with torch.inference_mode(), _random_states_kept(), mode, mode.sizes:
+        with torch.inference_mode(), _random_states_kept(), _as_written(), mode, mode.sizes:
             return module(**own) if isinstance(own, dict) else module(*own)
     except Exception as error:
         raise UsageError(
             f"the model fails on the example inputs: {first_line(error)}",
             remedy="give inputs that it accepts with --input (inputs=)",
         ) from error
+
+
+def _as_written() -> AbstractContextManager[object]:
+    """What torch.compile was given runs as it is written: it would compile what watches the run along with it."""
+    is_used = "torch._dynamo" in sys.modules  # importing it takes a second and 80 MB
+    return torch.compiler.set_stance("force_eager") if is_used else nullcontext()
 
 
 @contextmanager
