@@ -153,8 +153,8 @@ class Reason(Enum):
         "A fold in a function holds for every call: its constants are its own, or come from the only call. "
         "Nothing is carried beyond the function, and one whose opset has other versions of its operators than the "
         "model's is not followed.",
-        "Inline the model's local functions (onnx.inliner.inline_local_functions; with convert_version=True those of "
-        "another opset), then convert again.",
+        "Inline the model's local functions (onnx.inliner.inline_local_functions), then convert again; where they are "
+        "of another opset, export the model anew with one opset for all of it.",
     )
     UNLIKE_SIBLING = (
         213,
