@@ -13,6 +13,7 @@ from bnfold.core.verdict import Change, Edit, Fold, JoinedLayers, Keep, Plan, Ve
 from bnfold.errors import UsageError
 from bnfold.rules import BESIDE, NEIGHBOURS, STAGES, Rule
 from bnfold.rules.batch_norm import affine_of
+from bnfold.rules.chains import DOWNWARD, UPWARD, chained
 from bnfold.rules.parallel_layers import join_layers
 from bnfold.rules.rows import Row, rows_of
 from bnfold.rules.together import Together
@@ -27,8 +28,9 @@ def plan(view: GraphView, *, only: Sequence[str] = (), skip: Sequence[str] = (),
     UsageError where the view's front end cannot.
 
     Folds are found in rounds: within a round none stands in another's way, and the next round sees the graph without
-    what the last one removed. Most models take two rounds, and batch norms that stand directly behind one another, or
-    before and behind parts of one layer, fold in one, so that the work grows with the model and not with its square.
+    what the last one removed. Most models take two rounds, and batch norms that stand directly behind one another, with
+    pools or sums between them, or before and behind parts of one layer, fold in one, so that the work grows with the
+    model and not with its square.
     """
     if merge_parallel and view.sums is not Sums.JOIN_LAYERS:
         raise UsageError(
@@ -73,16 +75,27 @@ def _round(view: GraphView, verdicts: dict[int, Verdict]) -> Sequence[Change]:
             verdicts[bn.index] = Keep(bn, miss.reason, miss.node, miss.detail)
     rows = rows_of(view, singles)
     for rules in STAGES:
-        together = Together(view)
-        for part, verdict in _judged(view, rows if rules is NEIGHBOURS else singles, rules):
-            if isinstance(verdict, Keep):
-                if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(verdict, verdicts.get(verdict.bn.index))):
-                    verdicts[verdict.bn.index] = verdict
-            else:
-                together.take(part.each(verdict), may_share=rules is NEIGHBOURS)
-        if together.folds:
-            return together.folds
+        judged = list(_judged(view, rows if rules is NEIGHBOURS else singles, rules))
+        for keep in (verdict for _, verdict in judged if isinstance(verdict, Keep)):
+            if rules is NEIGHBOURS or (rules is BESIDE and _is_nearer(keep, verdicts.get(keep.bn.index))):
+                verdicts[keep.bn.index] = keep
+        folds = _made_together(view, judged, rules)
+        if folds:
+            return folds
     return []
+
+
+def _made_together(view: GraphView, judged: Sequence[tuple[Row, Verdict]], rules: Sequence[Rule]) -> Sequence[Fold]:
+    """The folds of a round: chains first, then those that stand in no other's way."""
+    together = Together(view)
+    if rules is NEIGHBOURS:
+        for way in (UPWARD, DOWNWARD):
+            together.take(chained(view, judged, way), may_share=False)
+    chains = {fold.bn.index for fold in together.folds}
+    for part, verdict in judged:
+        if isinstance(verdict, Fold) and part.nodes[0].index not in chains:
+            together.take(part.each(verdict), may_share=rules is NEIGHBOURS)
+    return together.folds
 
 
 def _judged(view: GraphView, rows: Iterable[Row], rules: Sequence[Rule]) -> Iterator[tuple[Row, Verdict]]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -149,6 +150,7 @@ class GraphView:
 
     _producers: dict[str, Node] = field(init=False, repr=False)
     _uses: dict[str, list[Use]] = field(init=False, repr=False)
+    _starts: dict[tuple[int, int], tuple[int, ...] | None] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         producers = {output: node for node in self.nodes for output in node.outputs}
@@ -195,6 +197,19 @@ class GraphView:
     def shape(self, value: str) -> Shape | None:
         """The shape of ``value`` as far as known; None where not even the rank is."""
         return self.load_shapes().get(value)
+
+    def starts(self, node: Node, axis: int) -> tuple[int, ...] | None:
+        """Where each input of ``node`` begins if they are joined along ``axis``, and the end; None if that is unknown.
+
+        Looked up once: of many batch norms before a concatenation each asks.
+        """
+        key = (node.index, axis)
+        if key not in self._starts:
+            shapes = [self.shape(value or "") for value in node.inputs]
+            sizes = [shape[axis] if shape is not None and axis < len(shape) else None for shape in shapes]
+            known = [size for size in sizes if isinstance(size, int)]
+            self._starts[key] = tuple(accumulate(known, initial=0)) if len(known) == len(sizes) else None
+        return self._starts[key]
 
     def after(self, changes: Sequence[Change]) -> GraphView:
         """The view once ``changes`` are made: what they remove gone, their layers with the steps they take on."""

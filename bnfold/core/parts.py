@@ -8,8 +8,8 @@ import numpy as np
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
-from bnfold.core.layout import Carried
-from bnfold.core.obstacles import blocked, mixes, rank_of, size_of
+from bnfold.core.layout import MOST_ELEMENTS, Carried
+from bnfold.core.obstacles import blocked, mixes, rank_of, size_of, sizes_unknown
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.traits import ConcatTraits, Cut, SliceTraits, WeightedSumTraits
 
@@ -43,11 +43,13 @@ def concat_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carri
     if axis != affine.axis or _adds_axis(node):
         detail = f"{node.op} {node.label!r} joins the normalised value with others along another axis"
         raise Miss(Reason.NO_LINEAR_LAYER, node, detail)
-    sizes = [size_of(view, value or "", axis, node) for value in node.inputs]
-    if sizes[slot] != affine.channels:
+    starts = view.starts(node, axis)
+    if starts is None or starts[-1] > MOST_ELEMENTS:
+        raise sizes_unknown(node)
+    own = slice(starts[slot], starts[slot + 1])
+    if own.stop - own.start != affine.channels:
         raise mixes(node)
-    own = slice(sum(sizes[:slot]), sum(sizes[: slot + 1]))
-    scale, shift = np.ones(sum(sizes)), np.zeros(sum(sizes))
+    scale, shift = np.ones(starts[-1]), np.zeros(starts[-1])
     scale[own], shift[own] = affine.scale, affine.shift
     return [(node.outputs[0], Affine(scale, shift, axis))]
 

@@ -6,7 +6,7 @@ from bnfold.core.affine import Affine
 from bnfold.core.graph import LAYERS, GraphView, Node
 from bnfold.core.verdict import Fold
 from bnfold.rules.landing import one_edit_each
-from bnfold.rules.pulling import pull_up
+from bnfold.rules.pulling import Ends, pull_up
 
 
 def absorb_above(view: GraphView, bn: Node, affine: Affine) -> Fold:
@@ -17,5 +17,5 @@ def absorb_above(view: GraphView, bn: Node, affine: Affine) -> Fold:
       2. each node on the way lets the affine cross; a sum takes the scale to every addend and the shift to one;
       3. nothing else reads what lies between, and it is no output of the model.
     """
-    edits, crossed = pull_up(view, bn.data, affine, LAYERS)
+    edits, crossed = pull_up(view, bn.data, affine, Ends(LAYERS))
     return Fold(bn, affine, "absorb-above", one_edit_each(view, edits), tuple(crossed))

@@ -59,6 +59,13 @@ def swallow_inputs(view: GraphView, node: Node, value: str, affine: Affine) -> E
     return edit_of(view, node, Step(Side.INPUTS, affine))
 
 
+def taken_along(node: Node, own: Affine, affine: Affine, side: Side) -> Edit:
+    """The edit by which an affine node that does ``own``, and is going to fold, takes ``affine`` along. Raises Miss."""
+    if not (own.acts_like(affine) or own.is_uniform or affine.is_uniform):
+        raise Miss(Reason.CHANNEL_MISMATCH, node, f"{node.label!r} scales or shifts other channels")
+    return Edit(node, (Step(side, affine),))
+
+
 def edit_of(view: GraphView, layer: Node, *steps: LayerStep) -> Edit:
     """The edit by which ``layer`` takes on ``steps``, if its dtype can hold what becomes of it. Raises Miss."""
     _, bias, traits = layer_constants(view, layer)

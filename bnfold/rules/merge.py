@@ -8,7 +8,7 @@ from bnfold.core.reason import Miss, Reason
 from bnfold.core.traits import ScaleShiftTraits
 from bnfold.core.verdict import Fold
 from bnfold.rules.landing import one_edit_each, swallow_run_inputs
-from bnfold.rules.pulling import pull_up
+from bnfold.rules.pulling import Ends, pull_up
 
 AFFINE = frozenset({OpKind.BATCH_NORM, OpKind.SCALE_SHIFT})
 
@@ -24,7 +24,7 @@ def merge(view: GraphView, bn: Node, affine: Affine) -> Fold:
     if bn.kind is not OpKind.BATCH_NORM:
         raise Miss(Reason.NO_LINEAR_LAYER, bn, "arithmetic that is no batch norm stays")
     try:
-        edits, crossed = pull_up(view, bn.data, affine, AFFINE)
+        edits, crossed = pull_up(view, bn.data, affine, Ends(AFFINE))
         return Fold(bn, affine, "merge", one_edit_each(view, edits), tuple(crossed))
     except Miss:
         readers = view.readers(bn.outputs[0])

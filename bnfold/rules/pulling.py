@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from bnfold.core import carry
@@ -11,18 +14,37 @@ from bnfold.core.layout import Carried
 from bnfold.core.obstacles import per_channel
 from bnfold.core.parts import weights_of
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.steps import Side
 from bnfold.core.verdict import Edit
-from bnfold.rules.landing import swallow_outputs
+from bnfold.rules.landing import swallow_outputs, taken_along
 from bnfold.rules.readers import require_sole_reader
 
 SUMS_IN_SUMS = 64
 """So many sums may lie within one another; a shift looks for its way through them by recursion."""
 
 
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Where the way up ends: at nodes of these kinds, and at affine nodes that are going to fold with what they take.
+
+    Those are given by index, with what they do themselves.
+    """
+
+    kinds: frozenset[OpKind]
+    affines: Mapping[int, Affine] = field(default_factory=dict)
+
+    def edit(self, view: GraphView, node: Node, value: str, affine: Affine) -> Edit:
+        """The edit by which ``node`` does ``affine`` on its output ``value``. Raises Miss."""
+        own = self.affines.get(node.index)
+        if own is None:
+            return swallow_outputs(view, node, value, affine)
+        return taken_along(node, own, affine, Side.OUTPUTS)
+
+
 def pull_up(
-    view: GraphView, value: str, affine: Affine, ends: frozenset[OpKind], sums: int = SUMS_IN_SUMS
+    view: GraphView, value: str, affine: Affine, ends: Ends, sums: int = SUMS_IN_SUMS
 ) -> tuple[list[Edit], list[Node]]:
-    """The edits of the nodes, of the kinds in ``ends``, that swallow ``affine`` above ``value``; the nodes crossed.
+    """The edits of the nodes in ``ends`` that swallow ``affine`` above ``value``; the nodes crossed.
 
     Nothing else may read what lies between, and it may be no output of the model. A sum takes the scale to every
     addend and the shift to one, divided by the weight of that. Raises Miss.
@@ -39,10 +61,10 @@ def pull_up(
         if node is None:
             per_channel(carried)  # where something spread it, that is the nearer miss
             raise Miss(Reason.NO_LINEAR_LAYER, None, "an input of the model reaches the batch norm without a layer")
-        if node.kind in ends:
+        if node.kind in ends.kinds or node.index in ends.affines:
             arriving = per_channel(carried)
             require_sole_reader(view, value, node)
-            edits.append(swallow_outputs(view, node, value, arriving))
+            edits.append(ends.edit(view, node, value, arriving))
             continue
         if node.kind in {OpKind.ADD, OpKind.WEIGHTED_SUM}:
             addends = _addends(view, node, value, per_channel(carried))
@@ -76,7 +98,7 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tu
 
 
 def _shift_one(
-    view: GraphView, node: Node, addends: list[tuple[str, Affine]], ends: frozenset[OpKind], sums: int
+    view: GraphView, node: Node, addends: list[tuple[str, Affine]], ends: Ends, sums: int
 ) -> tuple[list[Edit], list[Node]]:
     """The first addend on whose way the shift can be swallowed swallows it."""
     miss = Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies in too many sums of sums")
