@@ -98,7 +98,7 @@ def test_a_chain_is_the_same_network(name: str) -> None:
 
 
 def test_a_chain_whose_product_leaves_float16_folds_as_far_as_it_fits() -> None:
-    small = {"w": np.full((4, 3, 1, 1), 100, np.float16)}
+    small: dict[str, Any] = {"w": np.full((4, 3, 1, 1), 100, np.float16)}
     for number in (1, 2):
         small |= {
             f"{name}{number}": np.full(4, value, np.float16)

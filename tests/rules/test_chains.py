@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,14 @@ from bnfold.core.verdict import Fold, Keep
 from bnfold.planner import plan
 
 SQUARE = np.linspace(-1, 1, CHANNELS * CHANNELS).reshape(CHANNELS, CHANNELS, 1, 1)
+
+
+TWENTYFOLD: dict[str, Any] = {
+    f"bn{number}_{name}": [value] * CHANNELS
+    for number in (1, 2, 3)
+    for name, value in (("gamma", 20.0), ("variance", 1.0))
+}
+"""Arrays with which three batch norms multiply by about 20."""
 
 
 def chain(count: int, start: int = 1) -> str:
@@ -58,8 +67,7 @@ def ends(graph: GraphView) -> list[str]:
                 f"x conv {chain(3)} out",
                 conv_weight=constant("w", np.full((CHANNELS, CHANNELS, 1, 1), 1000.0, np.float16)),
                 conv_bias=None,
-                **{f"bn{number}_gamma": [20.0] * CHANNELS for number in (1, 2, 3)},
-                **{f"bn{number}_variance": [1.0] * CHANNELS for number in (1, 2, 3)},
+                **TWENTYFOLD,
             ),
             ["conv", Reason.DTYPE_OVERFLOW.slug, "bn2"],
             id="together they would leave the range of float16",
