@@ -55,7 +55,8 @@ def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> C
     hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
     recorder = Recorder({names[0]: tensor for names, tensor in stored})
     with followed(scratch, recorder):
-        outputs = output_tensors(run(scratch, inputs, recorder))
+        result = run(scratch, inputs, recorder)  # kept, so that what hides in it is seen to be alive
+    outputs = output_tensors(result)
     ends = frozenset(map(recorder.id_of, outputs))
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=ends))
     return _seen(Recording(scratch, recorder, stored, ends, hooked, unset=frozenset(unset)), outputs)
