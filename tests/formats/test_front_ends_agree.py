@@ -205,10 +205,7 @@ SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts]] = {
         ["channel-mismatch"],
     ),
     "a mean of two": (lambda: Joined(lambda a, b: torch.stack([a, b]).mean(0)), IMAGE, ["absorb-above"]),
-    "half a sum": (lambda: Joined(lambda a, b: (a + b) / 2), IMAGE, ["absorb-above"]),
     "a difference": (lambda: Joined(lambda a, b: a - b), IMAGE, ["absorb-above"]),
-    "a sum with a factor": (lambda: Joined(lambda a, b: torch.add(a, b, alpha=3)), IMAGE, ["absorb-above"]),
-    "a sum with an activation": (lambda: Joined(lambda a, b: a + b.relu()), IMAGE, ["no-linear-layer"]),
     "a mean over the channels": (
         lambda: Joined(lambda a, b: (a + b).mean(1, keepdim=True), channels=1),
         IMAGE,
@@ -245,11 +242,6 @@ SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Verdicts]] = {
         lambda: Beside(nn.Identity(), nn.AvgPool2d(3, 1)),
         IMAGE,
         ["parallel-layers"],
-    ),
-    "a mean that moves otherwise beside a conv": (
-        lambda: Beside(nn.AvgPool2d(5, 1, 2), nn.Identity(), padding=1),
-        IMAGE,
-        ["unlike-sibling"],
     ),
     "pool between": (
         sequence(nn.Conv2d(3, 6, 3), nn.AvgPool2d(2), nn.Flatten(), nn.BatchNorm1d(54)),
