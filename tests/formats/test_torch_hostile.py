@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import ctypes
 import dataclasses
+import io
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,6 +89,24 @@ def read_by_numpy(net: Any, x: torch.Tensor) -> torch.Tensor:
     return net.bn(y)  # type: ignore[no-any-return]
 
 
+def pickled(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    return net.bn(y) + pickle.loads(pickle.dumps(y)).tanh()  # type: ignore[no-any-return]  # noqa: S301 - its own bytes
+
+
+def saved(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y, file = net.conv(x), io.BytesIO()
+    torch.save(y, file)
+    file.seek(0)
+    return net.bn(y) + torch.load(file).tanh()  # type: ignore[no-any-return]
+
+
+def read_from_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.conv(x)
+    net.statistic = ctypes.c_float.from_address(y.data_ptr()).value
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
 def wrapped_in_a_parameter(net: Any, x: torch.Tensor) -> torch.Tensor:
     y = net.conv(x)
     return net.bn(y) + nn.Parameter(y).tanh()  # type: ignore[no-any-return]
@@ -114,6 +136,17 @@ def dropout_shares_memory(net: Any, x: torch.Tensor) -> torch.Tensor:
         pytest.param(dropout_shares_memory, "fan-out", id="dropout's output shares the conv's memory"),
         pytest.param(stored_in_a_buffer, "fan-out", id="the conv's output goes into a buffer"),
         pytest.param(read_by_numpy, "fan-out", id="NumPy reads the conv's output"),
+        pytest.param(pickled, "fan-out", id="the conv's output is pickled"),
+        pytest.param(saved, "fan-out", id="the conv's output is saved"),
+        pytest.param(read_from_memory, "fan-out", id="the conv's output is read from memory"),
+        pytest.param(
+            lambda net, x: net.bn(pickle.loads(pickle.dumps(net.conv))(x)),  # noqa: S301 - its own bytes
+            "weight-not-constant",
+            id="a pickled copy of the conv runs",
+        ),
+        pytest.param(
+            lambda net, x: net.bn(copy.deepcopy(net.conv)(x)), "weight-not-constant", id="a deep copy of the conv runs"
+        ),
         pytest.param(wrapped_in_a_parameter, "fan-out", id="the conv's output is made a parameter"),
         pytest.param(given_another_memory, "fan-out", id="other.data = y"),
         pytest.param(
@@ -568,6 +601,34 @@ def test_code_that_asks_a_folded_batch_norm_for_its_epsilon_is_named() -> None:
         fold(net, IMAGE)
     assert "--skip" in caught.value.remedy
     assert verdicts(fold(net, IMAGE, skip="bn").plan) == {"bn": "excluded-by-user"}
+
+
+def out_of_sight(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y, seen = net.conv(x), []
+    thread = threading.Thread(target=lambda: seen.append(y.mean()))
+    thread.start()
+    thread.join()
+    return net.bn(y) + seen[0]  # type: ignore[no-any-return]
+
+
+def test_what_another_thread_reads_is_no_bug_of_ours() -> None:
+    with pytest.raises(InputError, match="out of sight: on another thread") as caught:
+        fold(Wired(out_of_sight), IMAGE)
+    assert "--skip" in caught.value.remedy
+    assert verdicts(fold(Wired(out_of_sight), IMAGE, skip="bn").plan) == {"bn": "excluded-by-user"}
+
+
+CONSTANT = torch.full((1, 3, 1, 1), 0.5)
+
+
+def test_a_constant_of_the_code_is_not_taken_for_the_work_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnfold.formats.torch import apply
+
+    net = Wired(lambda net, x: plain(net, x) * CONSTANT)
+    assert verdicts(fold(net, IMAGE).plan) == {"bn": "conv"}
+    monkeypatch.setattr(apply, "folded_arrays", lambda *_: (np.ones((3, 3, 3, 3), np.float32), np.ones(3, np.float32)))
+    with pytest.raises(InternalError):
+        fold(net, IMAGE)
 
 
 def test_a_model_that_computes_something_else_every_time_cannot_be_checked() -> None:

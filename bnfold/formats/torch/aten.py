@@ -62,9 +62,11 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         """By storage, the values that were seen there since it was last written to, and the one written then."""
         self._names = 0
         self._known_storages: dict[int, StorageWeakRef] = {}
+        self._is_asking = False
         self._derived = set(stored)
         for name, tensor in stored.items():
             self._track(tensor, name)
+        self.sizes.when_handed_out = self._note_handed_out
 
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -102,7 +104,12 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         if sources:
             op = "view of a changed tensor" if is_known else "another tensor over the same memory"
             self.calls.append(Call(op, self.module, {}, tuple(sources), (fresh,), is_observation=True))
+        else:
+            self.meet(tensor)
         return fresh
+
+    def meet(self, tensor: torch.Tensor) -> None:
+        """A tensor is seen for the first time that no call of the run has made: an input, or it was there before."""
 
     def is_moved(self, name: str, tensor: torch.Tensor) -> bool:
         """Whether a stored tensor has got another memory since, with other values: assigning to .data does that."""
@@ -115,6 +122,10 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
     def add_reader(self, what: str, tensors: Iterable[torch.Tensor]) -> None:
         """Note that something outside ATen reads ``tensors`` as they are now."""
         self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), (), is_observation=True))
+
+    def _note_handed_out(self, tensor: torch.Tensor) -> None:
+        if not self._is_asking:
+            self.add_reader("a reader outside of torch", [tensor])
 
     def alive(self, besides: Collection[str]) -> list[torch.Tensor]:
         """The tensors of the run that somebody still holds, but for those whose values are in ``besides``."""
@@ -161,10 +172,13 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
 
     def _storage(self, tensor: torch.Tensor) -> int:
         """A number that tensors share exactly where they share memory; those without memory are on their own."""
+        asking, self._is_asking = self._is_asking, True
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):  # sparse and quantised tensors have no such storage
             return id(tensor)
+        finally:
+            self._is_asking = asking
         number = int(storage._cdata)  # noqa: SLF001 - the one identity a storage has
         if number not in self._known_storages:
             # Lets the memory go, but not the number, which no later storage can have then.

@@ -15,6 +15,7 @@ from bnfold.core.verdict import Change, Fold
 from bnfold.errors import InputError, InternalError, UsageError
 from bnfold.formats.torch.agreement import TOLERANCES, agree, agree_within, outputs_of, recorded
 from bnfold.formats.torch.operators import BATCH_NORMS
+from bnfold.formats.torch.outsiders import works_out_of_sight
 from bnfold.formats.torch.probes import another_batch, other_images
 from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.scratch import scratch_copy, state_of
@@ -51,6 +52,12 @@ def check_same_outputs(
                 "the model's own code does something else once its batch norms are folded",
                 where="it looks at what its modules are or have (their type, a bias, the number of parameters)",
                 remedy="leave the batch norms that it looks at out with --skip (skip=)",
+            )
+        if works_out_of_sight(original, inputs):
+            raise InputError(
+                "the model computes out of sight: on another thread, or in a library that is not torch's",
+                where="what it reads there of layers and batch norms that fold is not known",
+                remedy="leave the batch norms out whose layers are read there, with --skip (skip=)",
             )
         require_close(expected, actual)
     if state_of(scratch) != state:

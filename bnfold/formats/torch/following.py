@@ -86,6 +86,7 @@ def _announcing(path: str, forward: Callable[..., Any], recorder: Recorder) -> C
         finally:
             recorder.module = outside
 
+    announced.__name__ = "forward"  # a pickled copy of the module looks for it by its name, and finds its own
     return announced
 
 

@@ -24,6 +24,8 @@ class Sizes(TorchFunctionMode):
         self.are_known = False
         """Whether the code may have learnt a size, or a value."""
         self._is_within = False
+        self.when_handed_out: Callable[[torch.Tensor], None] | None = None
+        """What is told of tensors whose values leave torch."""
 
     def __torch_function__(
         self,
@@ -35,6 +37,8 @@ class Sizes(TorchFunctionMode):
         del types
         if func not in SILENT:
             self.are_known = True
+        if func in HANDING_OUT and self.when_handed_out is not None:
+            self.when_handed_out(args[0])
         outside, self._is_within = self._is_within, True
         try:
             return func(*args, **(kwargs or {}))
@@ -53,6 +57,9 @@ def _functions(names: str) -> Iterator[Hashable]:
         places = (torch, torch.Tensor, functional, torch._C._nn)  # noqa: SLF001 - where functional has its own from
         yield from (getattr(place, name) for place in places if hasattr(place, name))
 
+
+HANDING_OUT = frozenset(_functions("untyped_storage data_ptr"))
+"""What gives values away without an operator: to whoever reads memory, as pickle and torch.save do."""
 
 SILENT = frozenset(
     _functions(
