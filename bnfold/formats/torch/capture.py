@@ -23,6 +23,7 @@ from bnfold.formats.torch.remains import Remains
 from bnfold.formats.torch.running import Inputs, output_tensors, run
 from bnfold.formats.torch.scratch import scratch_copy
 from bnfold.formats.torch.translation import Translation
+from bnfold.formats.torch.values import known_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def _seen(recording: Recording, outputs: Iterable[torch.Tensor]) -> Capture:
     recorder = recording.recorder
     translation = Translation(recording)
     translation.add_calls()
-    values = translation.values()
+    values = known_values(recording, translation.runs.values())
     return Capture(
         GraphView(
             tuple(translation.nodes),

@@ -25,7 +25,7 @@ from bnfold.formats.torch.pair_kinds import KINDS, STATISTICS, Pair, batch_norms
 from bnfold.formats.torch.states import StoredState
 from bnfold.formats.torch.structure import Structure
 from bnfold.formats.torch.tensors import as_stored, folded_arrays
-from bnfold.formats.torch.translation import read
+from bnfold.formats.torch.values import read
 
 if TYPE_CHECKING:
     from bnfold.files.writing import Content

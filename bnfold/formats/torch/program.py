@@ -23,8 +23,9 @@ from bnfold.formats.torch.memory import SharedMemory
 from bnfold.formats.torch.operators import Meaning
 from bnfold.formats.torch.remains import ENTANGLED
 from bnfold.formats.torch.running import Inputs
-from bnfold.formats.torch.translation import meaning_of, read
+from bnfold.formats.torch.translation import meaning_of
 from bnfold.formats.torch.trusted import first_line
+from bnfold.formats.torch.values import read
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from bnfold.core.graph import LAYERS, Constant, Lock, Node, OpKind, Value
+from bnfold.core.graph import LAYERS, Lock, Node, OpKind
 from bnfold.core.reason import Reason
 from bnfold.core.traits import LayerTraits
-from bnfold.formats.torch import lazy, movers, operators, sums
+from bnfold.formats.torch import movers, operators, sums
 from bnfold.formats.torch import remains as remaining
-from bnfold.formats.torch.arithmetic import NUMBER, ArithmeticRun, run_from
+from bnfold.formats.torch.arithmetic import ArithmeticRun, run_from
 from bnfold.formats.torch.calls import Call, is_stored
-from bnfold.formats.torch.classes import BatchNorm, has_a_say, is_frozen, is_known, layer_lock
+from bnfold.formats.torch.classes import BatchNorm, is_frozen, is_known, layer_lock
 from bnfold.formats.torch.memory import SharedMemory
 from bnfold.formats.torch.operators import (
     Meaning,
@@ -29,7 +25,6 @@ from bnfold.formats.torch.operators import (
 )
 from bnfold.formats.torch.recording import Recording
 from bnfold.formats.torch.remains import Remains
-from bnfold.formats.torch.trusted import a_or_an
 
 DECIDING = ("item", "is_nonzero", "equal", "allclose")
 """The calls by which Python code reads values, to branch on them or to compute with them."""
@@ -192,41 +187,6 @@ class Translation:
             layer_lock(part, hooked=owner in self.recording.hooked) if is_its_own else None
         )
 
-    def values(self) -> dict[str, Value]:
-        """The stored tensors, what is computed from them alone, and the numbers that the code names."""
-        values = {name: self.stored_value(name, tensor) for name, tensor in self.recording.tensors.items()}
-        for name, tensor in self.recording.recorder.known.items():
-            if self.recording.lineage.is_fixed(name) and tensor.is_floating_point():
-                origin = ", ".join(sorted(self.recording.lineage.leaves((name,))))
-                lock = Lock(Reason.WEIGHT_NOT_CONSTANT, f"it is computed from {origin}")
-                values[name] = Value(name, _constant(name, tensor), lock)
-        numbers = {value for run in self.runs.values() for value in run.constants if value.startswith(NUMBER)}
-        for name in numbers:
-            number = np.array(float(name.removeprefix(NUMBER)))
-            values[name] = Value(name, Constant(name, "float64", (), partial(np.copy, number)))
-        return values
-
-    def stored_value(self, name: str, tensor: torch.Tensor) -> Value:
-        """One stored tensor; one that serves more than one purpose may be read but not rewritten."""
-        if has_a_say(tensor):
-            return Value(
-                name, None, Lock(Reason.HOOKED, f"it is {a_or_an(tensor)}, which has a say in what torch does")
-            )
-        if name in self.recording.unset:
-            is_norm = any(isinstance(self.recording.parts[path], BatchNorm) for path in self.recording.owners(name))
-            reason = Reason.PARAMETERS_NOT_CONSTANT if is_norm else Reason.WEIGHT_NOT_CONSTANT
-            return Value(name, None, Lock(reason, f"it has no size and no values yet (lazy); {lazy.REMEDY}"))
-        if name in self.recording.moved:
-            return Value(name, None, Lock(Reason.WEIGHT_NOT_CONSTANT, "the run puts other values in its place"))
-        if not _is_plain(tensor):
-            return Value(name)
-        if not self.recording.is_saved(name):
-            lock = Lock(Reason.WEIGHT_NOT_CONSTANT, "it is a buffer that no state_dict holds")
-            return Value(name, _constant(name, tensor), lock)
-        users = self.recording.users[name]
-        used = self.recording.further_uses(name, users if len(users) == 1 else ())
-        return Value(name, _constant(name, tensor), Lock(Reason.WEIGHT_SHARED, f"it {used}") if used else None)
-
     def notes(self) -> tuple[str, ...]:
         """Batch norms that the run never reached, and whether another run might take another path."""
         parts = self.recording.parts
@@ -260,19 +220,3 @@ class Translation:
         ends = [(str(meaning.inputs[0]), call.outputs[0]) for call, meaning in norms]
         runs = [run for run in self.runs.values() if run.meaning(self.recording).kind is OpKind.BATCH_NORM]
         return ends + [(run.data, run.output) for run in runs]
-
-
-def read(tensor: torch.Tensor) -> NDArray[Any]:
-    """The values of a stored tensor in NumPy; bfloat16 widened to float32."""
-    detached = tensor.detach().cpu()
-    return (detached.float() if detached.dtype is torch.bfloat16 else detached).numpy()
-
-
-def _constant(name: str, tensor: torch.Tensor) -> Constant:
-    return Constant(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), partial(read, tensor))
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is an ordinary array of real floats, not a sparse, quantised or wrapped one."""
-    is_wrapped = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
-    return tensor.is_floating_point() and tensor.layout is torch.strided and not (tensor.is_meta or is_wrapped)
