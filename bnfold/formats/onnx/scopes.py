@@ -6,6 +6,7 @@ A value's id is its name with its scope's prefix, so that two branches may use o
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -94,3 +95,13 @@ def scope_of(graph: GraphProto, parent: Scope | None, prefix: str, function: Fun
     defined |= {tensor.values.name for tensor in graph.sparse_initializer}
     defined |= {name for node in graph.node for name in node.output if name}
     return Scope(graph, parent, prefix, frozenset(defined), function)
+
+
+def uses_in(scopes: list[Scope]) -> dict[str, list[tuple[Scope, int]]]:
+    """The input slots that read each value, wherever in the model they are, as graph and position."""
+    uses: defaultdict[str, list[tuple[Scope, int]]] = defaultdict(list)
+    for scope in scopes:
+        for position, proto in enumerate(scope.graph.node):
+            for name in proto.input:
+                uses[scope.id(name)].append((scope, position))
+    return dict(uses)

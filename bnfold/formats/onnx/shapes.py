@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, ValueInfoProto, shape_inference
@@ -56,6 +56,11 @@ def inferred_types(model: ModelProto, scopes: list[Scope], *, freeze: bool) -> d
         return _types(scopes, lambda scope: scope.graph.input)
     found = _types(scopes_of(inferred), _all_values)
     return _types(scopes, _all_values) | {value: known for value, known in found.items() if known.shape is not None}
+
+
+def known_shapes(types: Mapping[str, TensorType]) -> dict[str, Shape]:
+    """The shape of every value of which at least the rank is known."""
+    return {value: known.shape for value, known in types.items() if known.shape is not None}
 
 
 def _infer(model: ModelProto) -> ModelProto:

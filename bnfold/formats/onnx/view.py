@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,8 +18,8 @@ from bnfold.formats.onnx.meaning import Meaning, Operator
 from bnfold.formats.onnx.operators import MATRIX
 from bnfold.formats.onnx.places import Place
 from bnfold.formats.onnx.runs import step_of
-from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of
-from bnfold.formats.onnx.shapes import TensorType, inferred_types
+from bnfold.formats.onnx.scopes import ONNX_DOMAINS, Scope, scopes_of, uses_in
+from bnfold.formats.onnx.shapes import TensorType, inferred_types, known_shapes
 from bnfold.formats.onnx.table import meaning_of
 
 
@@ -54,10 +53,10 @@ class _Translation:
         bodies = ((scope.prefix, scope.function) for scope in self.scopes)
         self.changed = {prefix: changed_operator(body, self.opset) for prefix, body in bodies if body}
         self.types = cache(lambda: inferred_types(model, graphs, freeze=freeze))
-        self.shapes = cache(lambda: _shapes_of(self.types()))
+        self.shapes = cache(lambda: known_shapes(self.types()))
         self.constants = Constants(model, self.scopes, self.types, freeze=freeze)
         self.outputs = {scope.id(value.name) for scope in self.scopes for value in scope.graph.output}
-        self.uses = _uses(self.scopes)
+        self.uses = uses_in(self.scopes)
         self.nodes: list[Node] = []
         self.places: dict[int, Place] = {}
         self.captured: set[str] = set()
@@ -244,18 +243,3 @@ class _Translation:
 
 
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
-
-
-def _shapes_of(types: Mapping[str, TensorType]) -> dict[str, Shape]:
-    """The shape of every value of which at least the rank is known."""
-    return {value: known.shape for value, known in types.items() if known.shape is not None}
-
-
-def _uses(scopes: list[Scope]) -> dict[str, list[tuple[Scope, int]]]:
-    """The input slots that read each value, wherever in the model they are, as graph and position."""
-    uses: defaultdict[str, list[tuple[Scope, int]]] = defaultdict(list)
-    for scope in scopes:
-        for position, proto in enumerate(scope.graph.node):
-            for name in proto.input:
-                uses[scope.id(name)].append((scope, position))
-    return dict(uses)
