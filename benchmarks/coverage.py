@@ -37,7 +37,7 @@ from bnfold.formats.onnx.model import OnnxModel
 
 TESTS = Path(__file__).parents[1] / "tests" / "formats"
 PART_ONE = ("fold", "carry", "arithmetic", "constants", "operators", "shuffles", "sizes")
-PART_TWO = ("parallel", "subgraphs", "functions")
+PART_TWO = ("parallel", "means", "subgraphs", "functions")
 LIMIT_SECONDS = 60.0
 TOLERANCES = {"float16": 5e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
 """Of the largest value. Wide on purpose: what is called wrong here is no matter of rounding."""
