@@ -65,7 +65,7 @@ def _holds(path: Path, content: Content) -> bool:
         raise InputError(f"cannot read {printable(str(path))}: {error.strerror or error}") from error
 
 
-def samples_of(data: str | None) -> SampleShapes | None:
+def sample_shapes_of(data: str | None) -> SampleShapes | None:
     """What the samples look like on which the models will be compared; None where there are none.
 
     A module that does not say what it takes is recorded on such. DataError or InputError where they cannot be read.

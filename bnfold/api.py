@@ -160,7 +160,7 @@ def convert(
     formats = formats_at([route.path])
     refuse(idle_options(formats, options, run=verify is not None or bench))
     if inputs is None and formats != {"onnx"}:
-        opening["inputs"] = acceptance.samples_of(None if check else verify)
+        opening["inputs"] = acceptance.sample_shapes_of(None if check else verify)
     load = route.loader(opening, eps=eps, freeze=freeze)
     conversion = _conversion(load, route.path, only=only, skip=skip, merge_parallel=merge_parallel, to=to)
     if to == "pt2":

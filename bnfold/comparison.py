@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +75,9 @@ def verify(
     given = {"seed": seed, "mean": mean, "std": std, "scale": scale}
     labels = {"max_flips": max_flips, "max_accuracy_drop": max_accuracy_drop}
     refuse([*idle_options(models.formats, opening, run=True), *idle_with_data(data, given | labels)])
-    samples_of = None if data == "random" else load_data(data)
-    if samples_of is not None and inputs is None:
-        opening["inputs"] = sample_shapes(samples_of)
+    dataset = None if data == "random" else load_data(data)
+    if dataset is not None and inputs is None:
+        models = replace(models, opening={**opening, "inputs": sample_shapes(dataset)})
     scaling = ScalingOptions(scale, mean, std)
 
     def judged(as_written: list[Session], as_deployed: list[Session] | None) -> judging.Verification:
@@ -84,7 +85,7 @@ def verify(
         watched = stack.enter_context(models.watched()) if layers else []
         return judging.verify(
             judging.Pair(*as_written),
-            _source(samples_of, models, specs, samples=samples, batch=batch, seed=seed, scaling=scaling),
+            _source(dataset, models, specs, samples=samples, batch=batch, seed=seed, scaling=scaling),
             as_deployed=judging.Pair(*as_deployed) if as_deployed else None,
             layers=judging.Pair(*watched) if watched else None,
             tolerances=Tolerances(_by_output(atol), _by_output(rtol)),
@@ -136,8 +137,9 @@ def bench(
     """Which of the files is faster? Each is timed in turn with ``original``, per runtime and batch size.
 
     ``runtime`` is ``ort`` (onnxruntime as deployed), ``ort-off`` (its optimisations off) or ``torch`` (eager), or
-    several; the default is all that can run the files. Every case takes at least ``min_seconds``. ``fail_if_slower``
-    is a percentage: ``report.passed`` is False where a model is slower by more. Raises BnfoldError.
+    several; the default is all that can run the files. ``batch`` is a number of samples, or several. Every case takes
+    at least ``min_seconds``. ``fail_if_slower`` is a percentage: ``report.passed`` is False where a model is slower by
+    more. Raises BnfoldError.
     """
     require(locals(), batch=arguments.batches)
     for path in more:

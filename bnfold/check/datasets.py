@@ -85,7 +85,7 @@ def _single(specs: Sequence[TensorSpec]) -> TensorSpec:
 
 def _arrangement(spec: TensorSpec, sample: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a sample takes at ``spec``: its own; an image of (H, W) may take a channel, or lie flat."""
-    possible = _possible(sample)
+    possible = _possible_shapes(sample)
     for shape in possible:
         if spec.shape is None or _fits(spec.shape, shape):
             return shape
@@ -96,7 +96,8 @@ def _arrangement(spec: TensorSpec, sample: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
-def _possible(sample: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _possible_shapes(sample: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The shapes that a sample may take at an input, without the axis of samples; the likeliest first."""
     if len(sample) != 2:  # noqa: PLR2004 - height and width
         return [sample]
     height, width = sample
@@ -107,7 +108,7 @@ def sample_shapes(data: DataSet) -> SampleShapes:
     """What a model may be fed with, two samples at a time: pixels as floats, other integers as they are, or floats."""
     is_whole = data.x.dtype.kind in "iub" and not data.images
     dtypes = (data.x.dtype.name, "float32") if is_whole else ("float32",)
-    shapes = _possible(data.x.shape[1:])
+    shapes = _possible_shapes(data.x.shape[1:])
     return SampleShapes(tuple(InputSpec((2, *shape), dtype) for dtype in dtypes for shape in shapes))
 
 
