@@ -15,7 +15,7 @@ from bnfold.files.recognise import Kind, require_model
 from bnfold.formats.kinds import KEYED, format_of
 from bnfold.formats.opening import Opening
 from bnfold.records import FileRecord, InputSpec
-from bnfold.runtime.session import NoKernelError, Session
+from bnfold.runtime.session import NoKernelError, Session, TensorSpec
 from bnfold.unsaved import onnx_session
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Models:
     def as_written(self) -> list[Session]:
         """All models, run operator by operator; NoKernelError where onnxruntime lacks one."""
         if not any(self.onnx):
-            return self.in_torch()
+            return self.in_torch(self.opening["inputs"])
         return self._beside_torch(self._in_ort(optimise=False))
 
     def in_reference(self) -> list[Session]:
@@ -85,8 +85,11 @@ class Models:
         return self._beside_torch([onnx_reference.open_session(path) for path in self._paths(is_onnx=True)])
 
     def _beside_torch(self, in_onnx: Sequence[Session]) -> list[Session]:
-        """These sessions, and between them in torch those of the others, with the same number of samples."""
-        in_torch = iter(self.in_torch(is_batch_fixed=any(map(_is_fixed, in_onnx))))
+        """These sessions, and between them in torch those of the others, which say less of what they take."""
+        examples = self.opening["inputs"]
+        if examples is None and in_onnx:
+            examples = _examples_for(in_onnx[0].inputs)
+        in_torch = iter(self.in_torch(examples, is_batch_fixed=any(map(_is_fixed, in_onnx))))
         others = iter(in_onnx)
         return [next(others if model else in_torch) for model in self.onnx]
 
@@ -110,7 +113,7 @@ class Models:
             _require_all_outputs(model)
         return [ort.open_session(path, optimise=optimise, threads=threads) for path in self._paths(is_onnx=True)]
 
-    def in_torch(self, *, is_batch_fixed: bool = False) -> list[Session]:
+    def in_torch(self, examples: GivenInputs, *, is_batch_fixed: bool = False) -> list[Session]:
         """The models that are PyTorch's in eager mode, on the example inputs of the first."""
         paths = self._paths(is_onnx=False)
         if not paths:
@@ -118,14 +121,15 @@ class Models:
         from bnfold.formats.opening import open_torch
         from bnfold.runtime import torch_eager
 
-        models = [open_torch(path, **self._opening_of(path)) for path in paths]
+        models = [open_torch(path, **self._opening_of(path, examples)) for path in paths]
         is_fixed = is_batch_fixed or any(model.is_batch_fixed for model in models)
         return [torch_eager.open_session(model.module, models[0].inputs, is_batch_fixed=is_fixed) for model in models]
 
-    def _opening_of(self, path: Path) -> Opening:
+    def _opening_of(self, path: Path, examples: GivenInputs) -> Opening:
         """How to open the file at ``path``: a key is for those that have keys."""
         keyed = [require_model(item) in KEYED for item in self.paths]
         opening = self.opening.copy()
+        opening["inputs"] = examples
         if any(keyed) and require_model(path) not in KEYED:
             opening["key"] = None
         return opening
@@ -149,7 +153,7 @@ class Models:
         from bnfold.formats.torch.watching import Watching, activations
         from bnfold.runtime import torch_eager
 
-        models = [open_torch(path, **self._opening_of(path)) for path in self.paths]
+        models = [open_torch(path, **self._opening_of(path, self.opening["inputs"])) for path in self.paths]
         original, folded = (activations(model.module) for model in models)
         names = [name for name in original if name in folded]
         yield [torch_eager.open_session(Watching(model.module, names), models[0].inputs) for model in models if names]
@@ -163,7 +167,7 @@ class Models:
                 remedy=f"leave --runtime out, or give {' or '.join(self.runtimes())}",
             )
         if runtime == "torch":
-            return self.in_torch()
+            return self.in_torch(self.opening["inputs"])
         return self._in_ort(optimise=runtime == "ort", threads=threads)
 
     def runtimes(self) -> tuple[str, ...]:
@@ -229,6 +233,21 @@ def described_sizes(inputs: GivenInputs) -> tuple[InputSpec, ...]:
         for name, item in sizes
         if hasattr(item, "shape")
     )
+
+
+def _examples_for(inputs: Sequence[TensorSpec]) -> list[InputSpec] | None:
+    """Examples of what a model says that it takes; None where it leaves other sizes open than the number of samples."""
+    examples = list(filter(None, map(_example_of, inputs)))
+    return examples if len(examples) == len(inputs) else None
+
+
+def _example_of(spec: TensorSpec) -> InputSpec | None:
+    """An example of an input, of two samples where it takes any number."""
+    if spec.shape is None:
+        return None
+    shape = (2 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(spec.shape))
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    return InputSpec(sizes, spec.dtype) if len(sizes) == len(spec.shape) else None
 
 
 def _is_fixed(session: Session) -> bool:

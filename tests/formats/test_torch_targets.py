@@ -185,6 +185,14 @@ def test_what_torch_cannot_export_is_exit_3_in_words(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) <= 3
 
 
+def test_beside_an_onnx_model_a_checkpoint_is_run_on_what_that_says_it_takes(tmp_path: Path) -> None:
+    source, exported = tmp_path / "state.pt", tmp_path / "net.onnx"
+    torch.save(mixed().state_dict(), source)
+    bnfold.convert(source, exported, to="onnx", factory=Mixed, inputs=(torch.randn(2, 3, 20, 24),))
+    for pair in ((source, exported), (exported, source)):
+        assert bnfold.verify(*pair, factory=Mixed).passed
+
+
 class Branches(nn.Sequential):
     """Takes another path for another mean."""
 
