@@ -18,34 +18,12 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import parametrize
-from torch_modules import assert_close, judged_fold, run, shaken, verdicts
+from torch_modules import Doubling, Wire, Wired, judged_fold, plain, run, shaken, verdicts
 
 from bnfold import fold
 from bnfold.errors import InputError, InternalError, UsageError
-from bnfold.formats.torch.agreement import agree
 
 IMAGE = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
-
-Wire = Callable[[Any, torch.Tensor], Any]
-
-
-class Wired(nn.Module):
-    """A conv and a batch norm, wired by a function."""
-
-    def __init__(self, wire: Wire, conv: nn.Module | None = None, bn: nn.Module | None = None) -> None:
-        super().__init__()
-        self.conv = conv or nn.Conv2d(3, 3, 3, padding=1)
-        self.bn = bn or nn.BatchNorm2d(3)
-        self.wire = [wire]
-        shaken(self)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.wire[0](self, x)
-
-
-def plain(net: Any, x: torch.Tensor) -> torch.Tensor:
-    result: torch.Tensor = net.bn(net.conv(x))
-    return result
 
 
 def verdict_of(wire: Wire, **parts: nn.Module) -> dict[str, str]:
@@ -182,113 +160,6 @@ def bits_and_back(net: Any, x: torch.Tensor) -> torch.Tensor:
 
 def test_a_view_as_another_dtype_is_no_reshape() -> None:
     assert verdict_of(bits_and_back) == {"bn": "no-linear-layer"}
-
-
-class Frozen(nn.Module):
-    """A batch norm of buffers, written out as arithmetic (detectron's form)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, value in (("weight", 2.0), ("bias", 1.0), ("running_mean", 0.5), ("running_var", 3.0)):
-            self.register_buffer(name, torch.full((3,), value))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scale = self.get_buffer("weight") * (self.get_buffer("running_var") + 1e-5).rsqrt()
-        shift = self.get_buffer("bias") - self.get_buffer("running_mean") * scale
-        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
-
-
-def input_written(net: Any, x: torch.Tensor) -> torch.Tensor:
-    u = torch.relu(x)
-    z = net.bn(u)
-    u.clamp_(max=1e6)
-    return net.conv(z)  # type: ignore[no-any-return]
-
-
-def input_still_needed(net: Any, x: torch.Tensor) -> torch.Tensor:
-    u = torch.relu(x)
-    return net.bn(u).clamp_(max=1e6) + u  # type: ignore[no-any-return]
-
-
-def output_left_alone(net: Any, x: torch.Tensor) -> torch.Tensor:
-    u = torch.relu(x)
-    return net.conv(net.bn(u)) + net.conv2(u)  # type: ignore[no-any-return]
-
-
-def assert_own_memory(net: Any, wanted: dict[str, str]) -> None:
-    """The batch norms fold and have outputs of their own: it shows where the clamp, which no example reaches, works."""
-    result = judged_fold(shaken(net) if "bn2" in wanted else net, IMAGE)
-    assert verdicts(result.plan) == wanted
-    for verdict in result.plan.folds:
-        assert "written in place" in verdict.bn.stays
-        assert isinstance(result.model.get_submodule(verdict.bn.label), nn.BatchNorm2d)
-    far = IMAGE * 1e8
-    assert_close(run(result.model, far), run(net, far))
-
-
-def test_an_input_that_is_written_before_the_output_is_read_does_not_become_the_output() -> None:
-    """An Identity returns its input itself; a clamp that the example never reaches would show in both."""
-    assert_own_memory(Wired(input_written, conv=nn.Conv2d(3, 4, 3)), {"bn": "conv"})
-
-
-def test_an_output_that_is_written_before_the_input_is_read_does_not_become_the_input() -> None:
-    net: Any = Wired(input_still_needed, bn=nn.BatchNorm2d(3, eps=0.0))
-    net.bn.reset_parameters()  # changes nothing, so that it could go without any neighbour
-    assert_own_memory(net, {"bn": ""})
-
-
-def test_two_batch_norms_in_a_row_would_become_one_memory_too() -> None:
-    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
-        u = torch.relu(x)
-        z = net.bn2(net.bn(u))
-        u.clamp_(max=1e6)
-        return net.conv(z)  # type: ignore[no-any-return]
-
-    net: Any = Wired(wire, conv=nn.Conv2d(3, 4, 3))
-    net.bn2 = nn.BatchNorm2d(3)
-    assert_own_memory(net, {"bn": "conv", "bn2": "conv"})
-
-
-def test_a_batch_norm_written_out_whose_input_is_written_is_kept() -> None:
-    net: Any = Wired(input_written, conv=nn.Conv2d(3, 4, 3), bn=Frozen())
-    assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "fan-out"}
-
-
-def test_memory_that_nobody_writes_to_may_become_one() -> None:
-    net: Any = Wired(output_left_alone, conv=nn.Conv2d(3, 4, 3))
-    net.conv2 = nn.Conv2d(3, 4, 3)
-    assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "conv"}
-
-
-def activated_in_place_then_normalised(net: Any, x: torch.Tensor) -> torch.Tensor:
-    y = net.bn(net.conv(x)).relu_()
-    return net.bn3(net.conv3(y)) + net.bn2(y)  # type: ignore[no-any-return]
-
-
-def normalised_then_activated_in_place(net: Any, x: torch.Tensor) -> torch.Tensor:
-    y = net.bn(net.conv(x))
-    z = net.bn2(y)
-    return net.bn3(net.conv3(y.relu_())) + z  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize(
-    ("wire", "wanted"),
-    [
-        pytest.param(
-            normalised_then_activated_in_place,
-            {"bn": "conv", "bn2": "unlike-sibling", "bn3": "conv3"},
-            id="written after",
-        ),
-        pytest.param(
-            activated_in_place_then_normalised, {"bn": "conv", "bn3": "conv3", "bn2": "conv3"}, id="written before"
-        ),
-    ],
-)
-def test_a_write_counts_for_what_was_there_before_it(wire: Wire, wanted: dict[str, str]) -> None:
-    """Two batch norms share a value in memory as soon as the second has run: RepGhost writes to it before that."""
-    net: Any = Wired(wire, conv=nn.Conv2d(3, 3, 1))
-    net.conv3, net.bn3, net.bn2 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    assert verdicts(judged_fold(shaken(net), IMAGE).plan) == wanted
 
 
 class Clamped(nn.BatchNorm2d):
@@ -489,17 +360,6 @@ def test_inputs_that_the_model_writes_to_are_not_the_callers() -> None:
     assert torch.equal(x, IMAGE)
 
 
-class Doubling(nn.Parameter):
-    """A parameter with which convolutions give twice as much."""
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]  # torch has no types here
-        return result * 2 if func is functional.conv2d else result
-
-
 def test_a_weight_whose_class_has_a_say_in_what_torch_does_is_kept() -> None:
     net: Any = Wired(plain)
     net.conv.weight = Doubling(net.conv.weight.data)
@@ -698,93 +558,6 @@ def test_a_batch_norm_that_one_sample_alone_does_not_pass_is_not_folded_silently
     else:
         with pytest.raises(InputError, match="another number of samples"):
             fold(net, IMAGE[:samples])
-
-
-@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16], ids=str)
-def test_a_model_that_computes_in_half_precision_and_returns_floats_is_checked_as_half(narrow: torch.dtype) -> None:
-    net = shaken(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(narrow))
-    wrapped = Wired(lambda net, x: net.inner(x.to(narrow)).float())
-    wrapped.inner = net
-    assert verdicts(fold(wrapped, IMAGE).plan) == {"inner.1": "inner.0"}
-
-
-def far_from_zero(offset: float, dtype: torch.dtype = torch.float32) -> tuple[Any, torch.Tensor]:
-    """A batch norm that takes a large mean away, and multiplies what rounding has left of the rest."""
-    torch.manual_seed(0)
-    x = IMAGE + offset
-    net: Any = Wired(plain, conv=nn.Conv2d(3, 3, 3))
-    with torch.no_grad():
-        net.bn.running_mean.copy_(net.conv(x).mean((0, 2, 3)))
-        net.bn.running_var.fill_(1e-3)
-        net.bn.bias.zero_()
-    return net.to(dtype), x.to(dtype)
-
-
-@pytest.mark.parametrize(
-    ("offset", "dtype", "least"),
-    [
-        pytest.param(1e4, torch.float32, 1e-3, id="as one ulp in the inputs does"),
-        pytest.param(1e6, torch.float32, 1e-1, id="as half an ulp in the numbers does"),
-        pytest.param(256, torch.bfloat16, 1e-1, id="bfloat16"),
-    ],
-)
-def test_a_model_that_magnifies_rounding_is_given_what_rounding_makes(
-    offset: float, dtype: torch.dtype, least: float
-) -> None:
-    net, x = far_from_zero(offset, dtype)
-    expected = run(net, x)
-    result = fold(net, x)
-    assert verdicts(result.plan) == {"bn": "conv"}
-    error = (run(result.model, x) - expected).abs().max() / expected.abs().max()
-    assert least < error < 30 * least
-
-
-def test_a_model_that_is_all_rounding_is_refused_with_what_to_do_and_folds_in_float64() -> None:
-    net, x = far_from_zero(1e4, torch.bfloat16)
-    with pytest.raises(InputError, match="magnifies rounding") as caught:
-        fold(net, x)
-    assert "fold model.double()" in str(caught.value)
-    assert verdicts(fold(net.double(), x.double()).plan) == {"bn": "conv"}
-
-
-def test_parameters_of_a_kind_that_copies_share_are_not_widened() -> None:
-    net, x = far_from_zero(1e6)
-    net.conv.weight = Doubling(net.conv.weight.detach() / 2)
-    before = net.conv.weight.detach().clone()
-    assert not agree([torch.zeros(2)], [torch.ones(2)], net, (x,), folded=net)
-    assert net.conv.weight.dtype is before.dtype
-    assert torch.equal(net.conv.weight.detach(), before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_wrong_channel_is_not_taken_for_rounding(dtype: torch.dtype) -> None:
-    net, x = far_from_zero(64, dtype)
-    folded = fold(net, x).model
-    expected, right = run(net, x), run(folded, x)
-    assert agree([expected], [right], net, (x,), folded=folded)
-    with torch.no_grad():
-        folded.conv.weight[1] *= 1.3
-    assert not agree([expected], [run(folded, x)], net, (x,), folded=folded)
-
-
-@pytest.mark.parametrize(
-    ("wire", "stays"),
-    [
-        pytest.param(lambda y: y.view(len(y), -1), True, id="view"),
-        pytest.param(lambda y: y.relu_().view(len(y), -1), True, id="in place, view"),
-        pytest.param(lambda y: (y.sigmoid() * 2).view(len(y), -1), True, id="computed, view"),
-        pytest.param(lambda y: y.flatten(1), False, id="flatten"),
-        pytest.param(lambda y: y.transpose(1, 2), False, id="transposed back"),
-    ],
-)
-def test_a_batch_norm_that_lays_out_memory_for_a_view_stays(
-    wire: Callable[[torch.Tensor], torch.Tensor], *, stays: bool
-) -> None:
-    net: Any = Wired(lambda net, x: wire(net.bn(net.conv(x).transpose(1, 2))), nn.Linear(5, 3), nn.BatchNorm1d(3))
-    result = judged_fold(net, torch.randn(2, 7, 5))
-    assert verdicts(result.plan) == {"bn": "conv"}
-    assert ("memory" in result.plan.verdicts[0].bn.stays) == stays
-    assert isinstance(result.model.bn, nn.BatchNorm1d) == stays
 
 
 def test_a_batch_norm_that_has_another_name_too_has_run() -> None:

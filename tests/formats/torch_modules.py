@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bnfold import fold
 from bnfold.api import FoldResult
 from bnfold.core.verdict import Fold, Plan
+
+Wire = Callable[[Any, torch.Tensor], Any]
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -31,6 +35,36 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
                 part.weight.copy_(torch.randn(part.num_features, generator=generator) + 2)
                 part.bias.copy_(torch.randn(part.num_features, generator=generator) * 2)
     return module.eval()
+
+
+class Wired(nn.Module):
+    """A conv and a batch norm, wired by a function."""
+
+    def __init__(self, wire: Wire, conv: nn.Module | None = None, bn: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = conv or nn.Conv2d(3, 3, 3, padding=1)
+        self.bn = bn or nn.BatchNorm2d(3)
+        self.wire = [wire]
+        shaken(self)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.wire[0](self, x)
+
+
+def plain(net: Any, x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = net.bn(net.conv(x))
+    return result
+
+
+class Doubling(nn.Parameter):
+    """A parameter with which convolutions give twice as much."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]  # torch has no types here
+        return result * 2 if func is functional.conv2d else result
 
 
 def verdicts(plan: Plan) -> dict[str, str]:
