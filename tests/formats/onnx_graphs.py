@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,12 @@ def model(
 
 def tensor(name: str, values: NDArray[Any]) -> TensorProto:
     return numpy_helper.from_array(values, name)
+
+
+def read_by(body: str, tensors: Arrays) -> Arrays:
+    """Those of the tensors that the text of a model names."""
+    words = set(re.split(r"[\s,()]+", body))
+    return {name: values for name, values in tensors.items() if name in words}
 
 
 def bn(source: str, suffix: str = "") -> str:

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto
-from onnx_graphs import assert_same_network, assert_scale_matters, bn, folded, model, parameters, verdicts, weight
+from onnx_graphs import (
+    assert_same_network,
+    assert_scale_matters,
+    bn,
+    folded,
+    model,
+    parameters,
+    read_by,
+    verdicts,
+    weight,
+)
 
 from bnfold import fold
 from bnfold.core.verdict import Fold
@@ -19,6 +29,7 @@ TENSORS: dict[str, Any] = {
     "two": weight(2, 3, 3, 3),
     "point": weight(4, 4, 1, 1),
     "halves": np.array([2, 2]),
+    "half": np.array(0.5, np.float32),
     "eight": weight(4, 8, 1, 1),
     **{name: value for number in range(1, 6) for name, value in parameters(4, f"{number}", seed=number).items()},
     **{name: value for number in (6, 7) for name, value in parameters(2, f"{number}", seed=number).items()},
@@ -79,10 +90,8 @@ CHAINS = {
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_chain_is_the_same_network(name: str) -> None:
     body, expected = CHAINS[name]
-    tensors = TENSORS | {"half": np.array(0.5, np.float32)}
-    read = {item for item in tensors if item in body.replace("(", " ").replace(")", " ").replace(",", " ").split()}
     x = "float[2,3,8,8] x" if "(x" in body else "float[2,4,8,8] z"
-    proto: ModelProto = model(body, {item: tensors[item] for item in read}, x=x)
+    proto: ModelProto = model(body, read_by(body, TENSORS), x=x)
     for node in proto.graph.node:
         if node.op_type == "BatchNormalization":
             assert_scale_matters(proto, node.input[1])

@@ -15,6 +15,7 @@ from onnx_graphs import (
     case,
     folded,
     parameters,
+    read_by,
     weight,
 )
 
@@ -39,8 +40,7 @@ WINDOW = "kernel_shape = [2, 2]"
 def row(verdict: Any, body: str, tensors: dict[str, Any] | None = None, **options: Any) -> Any:
     """A case with those of the tensors that it reads."""
     known = TENSORS if tensors is None else tensors
-    words = body.replace(",", " ").replace("(", " ").replace(")", " ").split()
-    return case(verdict, body, {name: values for name, values in known.items() if name in words}, **options)
+    return case(verdict, body, read_by(body, known), **options)
 
 
 REFUSALS = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_graphs import assert_same_network, bn, folded, model, parameters, weight
+from onnx_graphs import assert_same_network, bn, folded, model, parameters, read_by, weight
 
 SEEDS = range(60)
 CHANNELS = 4
@@ -77,9 +77,8 @@ class Chain:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_chain_stays_the_same_network(seed: int) -> None:
     chain = Chain(seed)
-    read = set(" ".join(chain.lines).replace("(", " ").replace(")", " ").replace(",", " ").split())
-    tensors = {name: values for name, values in chain.tensors.items() if name in read}
+    body = " ".join(chain.lines)
     x = f"float[2,{CHANNELS},5,5] x"
-    original = model(" ".join(chain.lines), tensors, x=x, y=f"float[] {chain.value}")
+    original = model(body, read_by(body, chain.tensors), x=x, y=f"float[] {chain.value}")
     result, _ = folded(original)
     assert_same_network(original, result, 1e-4)
