@@ -73,9 +73,9 @@ def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
         return []
     joined: list[JoinedLayers] = []
     for root in view.nodes:
-        reader = sole_reader(view, root.outputs[0]) if root.kind is OpKind.ADD else root
+        reader = sole_reader(view, root.outputs[0]) if root.kind is OpKind.ADD else None
         if root.kind is not OpKind.ADD or (reader is not None and reader.kind is OpKind.ADD):
-            continue
+            continue  # no sum, or a part of one
         addends = addends_of(view, root)
         wanted = everywhere or leads_to_batch_norm(view, root.outputs[0])
         joined += _joined_in(view, addends, wanted=wanted)
