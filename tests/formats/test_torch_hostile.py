@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import dataclasses
+import inspect
 import io
 import pickle
 import threading
@@ -382,6 +383,24 @@ def test_parameters_that_a_run_writes_to_stay_as_they_were() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "memory",
+    [
+        pytest.param(lambda net: net.conv.weight.detach().numpy(), id="numpy()"),
+        pytest.param(lambda net: np.asarray(net.conv.weight.detach()), id="np.asarray"),
+    ],
+)
+def test_parameters_whose_memory_others_write_to_stay_as_they_were(memory: Callable[[Any], Any]) -> None:
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        memory(net)[...] *= 1.5
+        return plain(net, x)
+
+    net: Any = Wired(wire)
+    before = net.conv.weight.detach().clone()
+    assert verdicts(fold(net, IMAGE).plan) == {"bn": "weight-shared"}
+    assert torch.equal(net.conv.weight, before)
+
+
 def test_dropout_in_place_does_nothing_in_inference() -> None:
     assert verdict_of(lambda net, x: net.bn(functional.dropout(net.conv(x), 0.5, training=False, inplace=True))) == {
         "bn": "conv"
@@ -461,6 +480,36 @@ def test_code_that_asks_a_folded_batch_norm_for_its_epsilon_is_named() -> None:
         fold(net, IMAGE)
     assert "--skip" in caught.value.remedy
     assert verdicts(fold(net, IMAGE, skip="bn").plan) == {"bn": "excluded-by-user"}
+
+
+def with_another_epsilon(net: Any, x: torch.Tensor) -> torch.Tensor:
+    bn = copy.copy(net.bn)
+    bn.eps = 10.0
+    return bn(net.conv(x))  # type: ignore[no-any-return]
+
+
+def replaced_for_a_while(net: Any, x: torch.Tensor) -> torch.Tensor:
+    net.bn.forward = lambda y: y * 2
+    y = net.bn(net.conv(x))
+    del net.bn.forward
+    return net.bn(y)  # type: ignore[no-any-return]
+
+
+def asks_what_it_takes(net: Any, x: torch.Tensor) -> torch.Tensor:
+    is_plain = list(inspect.signature(net.bn.forward).parameters) == ["input"]
+    return plain(net, x) if is_plain else net.conv(x)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(with_another_epsilon, id="a shallow copy has another ε"),
+        pytest.param(replaced_for_a_while, id="another forward, and back"),
+        pytest.param(asks_what_it_takes, id="what forward takes"),
+    ],
+)
+def test_code_that_works_on_its_modules_runs_as_ever(wire: Wire) -> None:
+    assert verdict_of(wire) == {"bn": "conv"}
 
 
 def out_of_sight(net: Any, x: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable
@@ -60,6 +61,43 @@ def rejected(net: Net, x: torch.Tensor) -> Any:
     return net.bn(net.conv(x))
 
 
+def too_small(net: Net, x: torch.Tensor) -> Any:
+    """Fails for small images alone."""
+    try:
+        functional.pad(x, (40, 40, 40, 40), "reflect")
+    except RuntimeError:
+        return net.conv(x)
+    return plain(net, x)
+
+
+def suppressed(net: Net, x: torch.Tensor) -> Any:
+    with contextlib.suppress(RuntimeError):
+        functional.pad(x, (40, 40, 40, 40), "reflect")
+        return plain(net, x)
+    return net.conv(x)
+
+
+def as_a_number(net: Net, x: torch.Tensor) -> Any:
+    """torch takes the number out of a tensor, where it wants one."""
+    mean, variance, weight, bias = net.bn.running_mean, net.bn.running_var, net.bn.weight, net.bn.bias
+    return functional.batch_norm(net.conv(x), mean, variance, weight, bias, eps=(x * 0 + 1).sum())  # type: ignore[arg-type]
+
+
+class Aware(torch.Tensor):
+    """What is computed with it depends on the number of samples."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.mul:
+            return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]  # no types here
+        return args[0] if len(args[0]) == 1 else args[0] + 1
+
+
+AWARE = torch.ones(1).as_subclass(Aware)
+
+
 def remembered(net: Net, x: torch.Tensor) -> Any:
     """The first size that it sees decides."""
     return plain(net, x) if net.sizes.setdefault("batch", len(x)) == 1 else net.conv(x)
@@ -115,6 +153,10 @@ def unless_zero(value: Callable[[torch.Tensor], float]) -> Wire:
         pytest.param(lambda net, x: net.bn(net.conv(x)) + net.conv(x).mean() * (len(x) - 1), id="a second reader"),
         pytest.param(rejected, id="an error that is caught"),
         pytest.param(attempted, id="an operator that only large images pass"),
+        pytest.param(too_small, id="an error that only small images meet"),
+        pytest.param(suppressed, id="an error that is suppressed"),
+        pytest.param(as_a_number, id="a tensor where a number is due"),
+        pytest.param(lambda net, x: net.bn(torch.mul(net.conv(x), AWARE)), id="a tensor that has a say"),
         pytest.param(remembered, id="the first size that it saw"),
         pytest.param(looped, id="samples one by one"),
         pytest.param(scripted, id="TorchScript"),

@@ -66,13 +66,14 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         self._derived = set(stored)
         for name, tensor in stored.items():
             self._track(tensor, name)
-        self.sizes.when_handed_out = self._note_handed_out
 
     def __torch_dispatch__(
-        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: OpOverload,
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
-        del types
-        self.sizes.note_operator()
         kwargs = kwargs or {}
         signature = _signature(func)
         bound = {**signature.defaults, **dict(zip(signature.names, args, strict=False)), **kwargs}
@@ -84,6 +85,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         if written:
             self.keep(_tensors(written))
         result = func(*args, **kwargs)
+        self.sizes.note_operator(types, result)
         outputs, changed = self._outputs(written, result)
         self.calls.append(Call(signature.op, self.module, arguments, tuple(inputs), outputs, changed, function=func))
         if inputs and self._derived.issuperset(inputs):
@@ -123,8 +125,10 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         """Note that something outside ATen reads ``tensors`` as they are now."""
         self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), (), is_observation=True))
 
-    def _note_handed_out(self, tensor: torch.Tensor) -> None:
+    def note_handed_out(self, tensor: torch.Tensor) -> None:
+        """Whoever has the memory of a tensor reads it, and may write to it."""
         if not self._is_asking:
+            super().note_handed_out(tensor)
             self.add_reader("a reader outside of torch", [tensor])
 
     def alive(self, besides: Collection[str]) -> list[torch.Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from types import MethodType
 from typing import Any
 
@@ -51,23 +51,17 @@ def followed(scratch: nn.Module, recorder: Recorder) -> Iterator[None]:
             recorder.add_run(path, given, output_tensors(seen[-1]))
         recorder.module = stack[-1][0]
 
-    leaves: list[nn.Module] = []
-    for path, part in scratch.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            continue  # takes no hooks; what runs in it counts as its caller's
-        if path not in watched and _is_leaf(part):
-            vars(part)["forward"] = MethodType(_announcing(path, type(part).forward, recorder), part)
-            leaves.append(part)
-            continue
+    parts = dict(scratch.named_modules())
+    leaves = {path: part for path, part in parts.items() if path not in watched and _is_leaf(part)}
+    for path, part in parts.items():
+        if path in leaves or isinstance(part, torch.jit.ScriptModule):
+            continue  # the latter takes no hooks; what runs in it counts as its caller's
         is_block = forward_of(part) not in OWN_FORWARD
         observes_inputs, observes_all = is_block and has_pre_hooks(part), is_block and has_post_hooks(part)
         part.register_forward_pre_hook(partial(enter, path, observes_inputs), prepend=True, with_kwargs=True)
         part.register_forward_hook(partial(leave, observes_all), with_kwargs=True, always_call=True)
-    try:
+    with _announced(leaves, recorder):
         yield
-    finally:
-        for part in leaves:
-            del vars(part)["forward"]
 
 
 def _is_leaf(part: nn.Module) -> bool:
@@ -76,9 +70,28 @@ def _is_leaf(part: nn.Module) -> bool:
     return own and not (part._modules or is_wrapped(part) or is_hooked(part))  # noqa: SLF001 - quicker than children()
 
 
-def _announcing(path: str, forward: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
-    """``forward``, which tells the recorder where it runs; a method, so that copies of its module run it themselves."""
+LENT = ("forward", "__getstate__")
+"""The attributes that a module without parts has while it is followed."""
 
+
+@contextmanager
+def _announced(leaves: Mapping[str, nn.Module], recorder: Recorder) -> Iterator[None]:
+    """Let modules, by path, tell the recorder where they run; copies that are made of them run by themselves."""
+    for path, part in leaves.items():
+        vars(part)["forward"] = MethodType(_announcing(path, type(part).forward, recorder), part)
+        vars(part)["__getstate__"] = MethodType(_own_state, part)
+    try:
+        yield
+    finally:
+        for part in leaves.values():
+            for name in LENT:
+                vars(part).pop(name, None)  # its own code may have taken it away
+
+
+def _announcing(path: str, forward: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
+    """``forward``, which tells the recorder where it runs, and looks the same to whoever asks what it takes."""
+
+    @wraps(forward)
     def announced(part: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module takes them
         outside, recorder.module = recorder.module, path
         try:
@@ -86,8 +99,13 @@ def _announcing(path: str, forward: Callable[..., Any], recorder: Recorder) -> C
         finally:
             recorder.module = outside
 
-    announced.__name__ = "forward"  # a pickled copy of the module looks for it by its name, and finds its own
     return announced
+
+
+def _own_state(part: nn.Module) -> dict[str, object]:
+    """What a copy takes over, however it is made."""
+    state = type(part).__getstate__(part)  # type: ignore[no-untyped-call]  # torch has no types here
+    return {name: value for name, value in state.items() if name not in LENT}
 
 
 def _watched(scratch: nn.Module) -> set[str]:

@@ -2,16 +2,20 @@
 
 Code learns of sizes by asking for a shape, and in many other ways: by the number of pieces that a tensor splits into,
 by values that depend on sizes, by an index that does not exist. What tells nothing of them can be listed, and is; all
-else counts as a look. Not seen are code that catches the error of an operator to which a tensor is too small, and code
-that turns torch's overrides off and then runs no operator at all.
+else counts as a look. So does catching errors, which tell that a tensor is too small, and code of a tensor's own class.
+Not seen is what asks a tensor past torch's overrides and runs no operator meanwhile: with these turned off, on another
+thread, or by ``torch.utils.dlpack.to_dlpack``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+import sys
+from collections.abc import Callable, Collection, Hashable, Iterator
+from types import CodeType, FrameType
+from typing import Any, Self
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -26,17 +30,26 @@ class Sizes(TorchFunctionMode):
         self._is_within = False
         self.when_handed_out: Callable[[torch.Tensor], None] | None = None
         """What is told of tensors whose values leave torch."""
+        self._outermost: CodeType | None = None
+
+    def __enter__(self) -> Self:
+        self._outermost = sys._getframe(1).f_code  # noqa: SLF001 - the way to whoever runs the module
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch has no types here
+        return self
 
     def __torch_function__(
         self,
         func: Callable[..., object],
-        types: object,
+        types: Collection[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> object:
-        del types
-        if func not in SILENT:
-            self.are_known = True
+        self.are_known = (
+            self.are_known
+            or func not in SILENT
+            or not PLAIN.issuperset(types)
+            or self._catches_errors(sys._getframe(1))  # noqa: SLF001 - whose code calls
+        )
         if func in HANDING_OUT and self.when_handed_out is not None:
             self.when_handed_out(args[0])
         outside, self._is_within = self._is_within, True
@@ -45,10 +58,21 @@ class Sizes(TorchFunctionMode):
         finally:
             self._is_within = outside
 
-    def note_operator(self) -> None:
-        """An operator runs: one that no function of torch calls is TorchScript's, or an extension's, which may know."""
-        if not self._is_within:
+    def note_operator(self, types: Collection[type], result: object) -> None:
+        """An operator has run: one that no function of torch calls is TorchScript's, or an extension's, which may know.
+
+        So may code of a tensor's class, and what is given a tensor where a number is due, and takes it out.
+        """
+        if types or not self._is_within or isinstance(result, NUMBERS):
             self.are_known = True
+
+    def _catches_errors(self, frame: FrameType | None) -> bool:
+        """Whether code on the way to ``frame`` handles errors, by ``try`` or ``with``; torch's own passes them on."""
+        while frame is not None and frame.f_code is not self._outermost:
+            if frame.f_code.co_exceptiontable and frame.f_globals["__name__"].partition(".")[0] not in PASSING_ON:
+                return True
+            frame = frame.f_back
+        return False
 
 
 def _functions(names: str) -> Iterator[Hashable]:
@@ -58,8 +82,14 @@ def _functions(names: str) -> Iterator[Hashable]:
         yield from (getattr(place, name) for place in places if hasattr(place, name))
 
 
-HANDING_OUT = frozenset(_functions("untyped_storage data_ptr"))
-"""What gives values away without an operator: to whoever reads memory, as pickle and torch.save do."""
+PLAIN = frozenset({torch.Tensor, nn.Parameter})
+"""Classes of tensors that leave to torch what its functions do."""
+NUMBERS = (bool, int, float, complex)
+PASSING_ON = frozenset({"torch", __name__.partition(".")[0]})
+"""Whose code handles errors only to clean up."""
+
+HANDING_OUT = frozenset(_functions("untyped_storage data_ptr numpy __array__ __dlpack__"))
+"""What gives memory away without an operator: to whoever reads it, as pickle and torch.save do, or writes there."""
 
 SILENT = frozenset(
     _functions(

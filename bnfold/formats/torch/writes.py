@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self._before: dict[int, torch.Tensor] = {}
         self.sizes = Sizes()
         """What the code of the run knows, where it is active too."""
+        self.sizes.when_handed_out = self.note_handed_out
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -36,13 +37,21 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self._protected |= {storage_of(tensor): tensor for tensor in tensors}
 
     def __torch_dispatch__(
-        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: OpOverload,
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
-        del types
-        self.sizes.note_operator()
         if func._schema.is_mutable:  # noqa: SLF001 - where torch says what is written
             self.keep(tree_iter((args, kwargs)))
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        self.sizes.note_operator(types, result)
+        return result
+
+    def note_handed_out(self, tensor: torch.Tensor) -> None:
+        """Whoever has the memory of a tensor may write to it."""
+        self.keep([tensor])
 
     def keep(self, about_to_be_written: Iterable[object]) -> None:
         """Copy those of the protected tensors whose memory these share, before it is written to."""
