@@ -11,6 +11,7 @@ import numpy as np
 
 from bnfold.check.accuracy import accuracy
 from bnfold.check.datasets import dataset_inputs
+from bnfold.check.examples import described_sizes
 from bnfold.check.inputs import Source
 from bnfold.check.population import Population, PopulationTally
 from bnfold.check.scaling import ScalingOptions
@@ -19,7 +20,6 @@ from bnfold.data import DataSet
 from bnfold.errors import InputError, UsageError
 from bnfold.records import CalibrationAccuracy, DataRecord
 from bnfold.runtime.session import Session
-from bnfold.sessions import described_sizes
 from bnfold.unsaved import running, tapping
 
 if TYPE_CHECKING:

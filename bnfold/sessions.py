@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bnfold.check.examples import described_sizes, examples_for
 from bnfold.errors import UsageError
 from bnfold.files.hashing import file_record
 from bnfold.files.recognise import Kind, require_model
 from bnfold.formats.kinds import KEYED, format_of
 from bnfold.formats.opening import Opening
 from bnfold.records import FileRecord, InputSpec
-from bnfold.runtime.session import NoKernelError, Session, TensorSpec
+from bnfold.runtime.session import NoKernelError, Session
 from bnfold.unsaved import onnx_session
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Models:
         """These sessions, and between them in torch those of the others, which say less of what they take."""
         examples = self.opening["inputs"]
         if examples is None and in_onnx:
-            examples = _examples_for(in_onnx[0].inputs)
+            examples = examples_for(in_onnx[0].inputs)
         in_torch = iter(self.in_torch(examples, is_batch_fixed=any(map(_is_fixed, in_onnx))))
         others = iter(in_onnx)
         return [next(others if model else in_torch) for model in self.onnx]
@@ -218,36 +219,6 @@ def _watched_onnx(*models: OnnxModel) -> Iterator[list[Session]]:
     values = [] if any(model.lacking_outputs for model in models) else comparable_values(*models)
     with ExitStack() as stack:
         yield [stack.enter_context(onnx_session(partial(watched_files, model, values))) for model in models if values]
-
-
-def described_sizes(inputs: GivenInputs) -> tuple[InputSpec, ...]:
-    """The sizes that the user described or gave examples of, for dimensions that a model leaves open."""
-    given: Any = inputs
-    if isinstance(given, list) and given and not isinstance(given[0], InputSpec):
-        return described_sizes(given[0])
-    named = given.items() if isinstance(given, Mapping) else []
-    unnamed = given if isinstance(given, Sequence) else [] if named else [given]
-    sizes = [*named, *((None, item) for item in unnamed)]
-    return tuple(
-        item if isinstance(item, InputSpec) else InputSpec(tuple(item.shape), name=name)
-        for name, item in sizes
-        if hasattr(item, "shape")
-    )
-
-
-def _examples_for(inputs: Sequence[TensorSpec]) -> list[InputSpec] | None:
-    """Examples of what a model says that it takes; None where it leaves other sizes open than the number of samples."""
-    examples = list(filter(None, map(_example_of, inputs)))
-    return examples if len(examples) == len(inputs) else None
-
-
-def _example_of(spec: TensorSpec) -> InputSpec | None:
-    """An example of an input, of two samples where it takes any number."""
-    if spec.shape is None:
-        return None
-    shape = (2 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(spec.shape))
-    sizes = tuple(size for size in shape if isinstance(size, int))
-    return InputSpec(sizes, spec.dtype) if len(sizes) == len(spec.shape) else None
 
 
 def _is_fixed(session: Session) -> bool:
