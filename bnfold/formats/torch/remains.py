@@ -81,8 +81,11 @@ def _origin(recording: Recording, value: str) -> str:
     return "is computed by code of the model" if is_made else "is no parameter or buffer of the module"
 
 
-def of_run(recording: Recording, run: ArithmeticRun) -> Remains | Lock:
-    """What remains of a batch norm that is written out as arithmetic, or why it may not fold."""
+def of_run(recording: Recording, run: ArithmeticRun, *, is_entangled: bool) -> Remains | Lock:
+    """What remains of a batch norm that is written out as arithmetic, or why it may not fold.
+
+    ``is_entangled`` as for ``of_operator``; its module has no values with which it stays and changes nothing.
+    """
     calls = [step.call for step in run.steps]
     path = calls[0].module
     if len(recording.recorder.runs[path]) > 1:
@@ -90,7 +93,8 @@ def of_run(recording: Recording, run: ArithmeticRun) -> Remains | Lock:
     if {call.module for call in calls} == {path} and _goes(recording, path, run.data, run.output, calls):
         if path in recording.hooked:
             return Lock(Reason.HOOKED, "it has hooks")
-        return Remains(path, calls=len(recording.calls_in[path]))
+        goes = Remains(path, calls=len(recording.calls_in[path]))
+        return Lock(Reason.FAN_OUT, ENTANGLED) if is_entangled else goes
     leaves = sorted(recording.lineage.leaves(run.computed))
     chain = recording.lineage.chain(run.computed)
     for leaf in leaves:

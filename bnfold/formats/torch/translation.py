@@ -132,7 +132,9 @@ class Translation:
         self.seen.add(identity)
         label = self.label(call, call.module, leaves)
         self.owners[len(self.nodes)] = call.module
-        self.add_remains(call, meaning, label, remaining.of_run(self.recording, run), outputs)
+        last = self.positions[id(self.maker(run.output, call))]
+        remains = remaining.of_run(self.recording, run, is_entangled=self.memory.is_entangled(last))
+        self.add_remains(call, meaning, label, remains, outputs)
 
     def add_remains(
         self, call: Call, meaning: Meaning, label: str, remains: Remains | Lock, outputs: tuple[str, ...]
@@ -141,9 +143,6 @@ class Translation:
         index, lock = len(self.nodes), remains if isinstance(remains, Lock) else None
         if isinstance(remains, Remains):
             self.remains[index] = remains
-            last = self.positions[id(self.maker(outputs[0], call))]
-            if remains.calls and self.memory.is_entangled(last):
-                lock = Lock(Reason.FAN_OUT, remaining.ENTANGLED)
         self.add(call, meaning, label, outputs, lock)
 
     def label(self, call: Call, owner: str, stored: Iterable[str]) -> str:
