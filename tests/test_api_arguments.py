@@ -95,7 +95,7 @@ WRONG: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], str]] = {
     "a NumPy array as inputs": ("fold", (network(), np.ones((2, 3), np.float32)), {}, "torch.from_numpy(array)"),
     "NumPy arrays by name": ("fold", (network(), {"input": np.ones((2, 3))}), {}, "torch.from_numpy(array)"),
     "a shape as inputs": ("fold", (network(), (1, 3)), {}, "torch.zeros(1, 3, 224, 224)"),
-    "a class as a model": ("fold", (nn.Linear,), {}, "give an instance of Linear"),
+    "a class as a model": ("fold", (nn.Linear,), {}, "the class Linear is no model"),
     "a state_dict as a model": ("fold", (network().state_dict(),), {}, "give the module whose state_dict it is"),
 }
 

@@ -156,12 +156,13 @@ def wrap_model(
         from bnfold.formats.torch.module import TorchModel
 
         return TorchModel(model, inputs, share=share)
+    what = f"an object of type {type(model).__name__}"
     remedy = "give an nn.Module, an onnx.ModelProto or the path of a file"
     if isinstance(model, type):
-        remedy = f"give an instance of {model.__name__} with its weights, in eval()"
+        what, remedy = f"the class {model.__name__}", "give an instance of it with its weights, in eval()"
     elif isinstance(model, dict):
         remedy = "give the module whose state_dict it is, or the path of its file with factory="
-    raise UsageError(f"an object of type {type(model).__name__} is no model", remedy=remedy)
+    raise UsageError(f"{what} is no model", remedy=remedy)
 
 
 def lend_samples(model: OnnxModel | TorchModel | ExportedModel, shapes: Callable[[], SampleShapes]) -> None:
