@@ -133,7 +133,7 @@ class NormalisedAlone(torch.autograd.Function):
 
 
 def unless_zero(value: Callable[[torch.Tensor], float]) -> Wire:
-    """One sample, or one value of the convolution, decides; layers that give zeros would not show it."""
+    """What the code reads of the convolution decides, where there are several samples."""
 
     def wire(net: Net, x: torch.Tensor) -> Any:
         is_zero = value(net.other(x)) == 0
@@ -192,7 +192,7 @@ def unless_zero(value: Callable[[torch.Tensor], float]) -> Wire:
         pytest.param(unless_zero(lambda y: y.data.numpy().mean()), id="values, of the data"),
     ],
 )
-def test_nothing_is_missed_that_shows_when_both_run_in_earnest(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_missed_that_shows_when_both_run(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = outcome(wire)
     monkeypatch.setattr(sizes, "SILENT", frozenset())
     assert outcome(wire) == quick
@@ -232,7 +232,7 @@ def scaled(net: Net, x: torch.Tensor) -> Any:
     ],
 )
 def test_code_that_knows_no_size_is_not_run_again(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_agree", lambda *_: pytest.fail("both ran in earnest"))
+    monkeypatch.setattr(check, "_agree", lambda *_: pytest.fail("both ran"))
     net = Net(wire)
     result = fold(net, LARGE)
     assert verdicts(result.plan) == {"bn": "conv"}
@@ -252,7 +252,7 @@ def test_code_that_knows_no_size_is_not_run_again(wire: Wire, monkeypatch: pytes
         pytest.param(lambda net, x: net.bn(functional.avg_pool2d(net.conv(x), 2)), id="something in between"),
     ],
 )
-def test_where_in_doubt_both_run_in_earnest(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_in_doubt_both_run(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net(wire)
     agree = Mock(wraps=check._agree)
     monkeypatch.setattr(check, "_agree", agree)
