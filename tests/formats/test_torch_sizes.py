@@ -258,3 +258,11 @@ def test_where_in_doubt_both_run(wire: Wire, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(check, "_agree", agree)
     fold(net, LARGE)
     agree.assert_called_once()
+
+
+def test_code_without_a_module_that_handles_errors_folds() -> None:
+    """What exec makes, as code generators use it, has no name among its globals."""
+    scope: dict[str, Any] = {}
+    exec("def wire(net, x):\n    try:\n        return net.bn(net.conv(x))\n    finally:\n        pass", scope)  # noqa: S102 - our own text
+    assert "__name__" not in scope
+    assert verdicts(fold(Net(scope["wire"]), LARGE).plan) == {"bn": "conv"}

@@ -69,7 +69,8 @@ class Sizes(TorchFunctionMode):
     def _catches_errors(self, frame: FrameType | None) -> bool:
         """Whether code on the way to ``frame`` handles errors, by ``try`` or ``with``; torch's own passes them on."""
         while frame is not None and frame.f_code is not self._outermost:
-            if frame.f_code.co_exceptiontable and frame.f_globals["__name__"].partition(".")[0] not in PASSING_ON:
+            module = str(frame.f_globals.get("__name__", ""))  # code that was made by exec may have none
+            if frame.f_code.co_exceptiontable and module.partition(".")[0] not in PASSING_ON:
                 return True
             frame = frame.f_back
         return False
