@@ -63,6 +63,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         self._names = 0
         self._known_storages: dict[int, StorageWeakRef] = {}
         self._is_asking = False
+        """Whether it is the recorder itself that asks a tensor for its memory."""
         self._derived = set(stored)
         for name, tensor in stored.items():
             self._track(tensor, name)

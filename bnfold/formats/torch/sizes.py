@@ -21,16 +21,21 @@ from torch.overrides import TorchFunctionMode
 
 
 class Sizes(TorchFunctionMode):
-    """Sees which functions of torch are called, and whether operators run that nobody called in this way."""
+    """Sees which functions of torch are called, and whether operators run that nobody called in this way.
+
+    It also tells of tensors whose memory leaves torch: a second mode for that would see every call once more.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.are_known = False
         """Whether the code may have learnt a size, or a value."""
         self._is_within = False
+        """Whether a function of torch runs."""
         self.when_handed_out: Callable[[torch.Tensor], None] | None = None
-        """What is told of tensors whose values leave torch."""
+        """What is told of tensors whose memory leaves torch."""
         self._outermost: CodeType | None = None
+        """Beyond this code, which runs the module, nobody's errors are the model's."""
 
     def __enter__(self) -> Self:
         self._outermost = sys._getframe(1).f_code  # noqa: SLF001 - the way to whoever runs the module
