@@ -88,10 +88,8 @@ def batches(value: object) -> str:
 
 def a_tolerance(value: object) -> str:
     """A number for all outputs, or one by name."""
-    numbers = list(value.values()) if isinstance(value, Mapping) else [value]
-    is_fine = not any(a_number(number, 0) for number in numbers) and not any(
-        map(a_name, value if isinstance(value, Mapping) else ())
-    )
+    by_output = dict(value) if isinstance(value, Mapping) else {"every output": value}
+    is_fine = not any(a_name(output) or a_number(number, 0) for output, number in by_output.items())
     return "" if is_fine else "a finite number from 0 on, or a dict of such by output: {'logits': 1e-5}"
 
 

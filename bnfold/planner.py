@@ -13,7 +13,7 @@ from bnfold.core.verdict import Change, Edit, Fold, JoinedLayers, Keep, Plan, Ve
 from bnfold.errors import UsageError
 from bnfold.rules import BESIDE, NEIGHBOURS, STAGES, Rule
 from bnfold.rules.batch_norm import affine_of
-from bnfold.rules.chains import DOWNWARD, UPWARD, chained
+from bnfold.rules.chains import WAYS, chained
 from bnfold.rules.parallel_layers import join_layers
 from bnfold.rules.rows import Row, rows_of
 from bnfold.rules.together import Together
@@ -89,7 +89,7 @@ def _made_together(view: GraphView, judged: Sequence[tuple[Row, Verdict]], rules
     """The folds of a round: chains first, then those that stand in no other's way."""
     together = Together(view)
     if rules is NEIGHBOURS:
-        for way in (UPWARD, DOWNWARD):
+        for way in WAYS:
             together.take(chained(view, judged, way), may_share=False)
     chains = {fold.bn.index for fold in together.folds}
     for part, verdict in judged:

@@ -50,7 +50,8 @@ def _down(view: GraphView, row: Row, affine: Affine, affines: Mapping[int, Affin
     return push_down(view, row.node.outputs[0], affine, affines)
 
 
-UPWARD, DOWNWARD = Way("absorb-above", is_upward=True, walk=_up), Way("absorb-below", is_upward=False, walk=_down)
+WAYS = (Way("absorb-above", is_upward=True, walk=_up), Way("absorb-below", is_upward=False, walk=_down))
+"""In the order in which the planner tries them."""
 
 
 def chained(view: GraphView, judged: Sequence[tuple[Row, Verdict]], way: Way) -> list[Fold]:
