@@ -50,7 +50,10 @@ class Models:
 
     @property
     def sizes(self) -> tuple[InputSpec, ...]:
-        """What the user said of sizes that a model leaves open; beside PyTorch's, examples are for these alone."""
+        """What the user said of sizes that a model leaves open.
+
+        Where a PyTorch model takes part, examples are for that alone, and only descriptions are for all.
+        """
         inputs = self.opening["inputs"]
         is_described = isinstance(inputs, Sequence) and all(isinstance(item, InputSpec) for item in inputs)
         return described_sizes(inputs) if is_described or all(self.onnx) else ()

@@ -1,4 +1,4 @@
-"""When Python looks for objects that hold one another in a circle and nobody else holds."""
+"""Python's search for objects that hold one another in a circle and that nobody else holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Nobody looks meanwhile, as otherwise each time when so many objects were made.
+    """Put the search off: Python would begin it anew whenever some thousands of objects have been made.
 
     A plan makes tens of thousands that are in no circle, beside the hundreds of thousands of torch's to look through.
     No model must run in here: whatever circles its code makes may hold large tensors.

@@ -36,11 +36,11 @@ def agree(
     runs: int = 1,
     folded: nn.Module | None = None,
 ) -> bool:
-    """Whether outputs agree; where they do not at first, as far as ``original`` rounds on the way to ``expected``.
+    """Whether outputs agree within the tolerance or, beyond it, are no farther apart than rounding explains.
 
-    That is what a copy of ``original`` computed from ``inputs`` in the last of so many ``runs``; and ``actual`` what
-    one of ``folded`` did, which may also show in float64 that only rounding keeps it apart. InputError where rounding
-    decides over the outputs.
+    A copy of ``original`` computed ``expected`` from ``inputs`` in the last of so many ``runs``. With ``folded``,
+    a copy of which computed ``actual``, both are compared in float64 too, where the folded numbers alone are rounded.
+    InputError where rounding decides over the outputs.
     """
     if agree_within(expected, actual, TOLERANCES):
         return True
