@@ -425,6 +425,18 @@ def test_batch_norms_that_share_a_tensor_get_a_verdict_each(tied: str) -> None:
     assert verdicts(judged_fold(net, IMAGE).plan) == {"1": "0", "4": "3"}
 
 
+@pytest.mark.parametrize("shared", ["running_mean", "running_var", "weight", "bias"])
+def test_a_batch_norm_that_runs_twice_stays_also_where_another_shares_a_tensor(shared: str) -> None:
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        return net.bn(net.conv(plain(net, x).relu()).relu()) + net.bn2(net.conv2(x))  # type: ignore[no-any-return]
+
+    net: Any = Wired(wire)
+    net.conv2, net.bn2 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+    shaken(net)
+    setattr(net.bn2, shared, getattr(net.bn, shared))
+    assert verdicts(judged_fold(net, IMAGE).plan) == {"bn": "runs-more-than-once", "bn2": "conv2"}
+
+
 def test_layers_that_share_a_weight_are_named_each() -> None:
     net: Any = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
     net[3].weight = net[0].weight

@@ -172,8 +172,9 @@ class Translation:
         """Why a layer or a batch norm may not be touched that serves several places."""
         identity = meaning.inputs[3] if meaning.kind is OpKind.BATCH_NORM else meaning.inputs[1]
         users = self.recording.users[identity] if identity and is_stored(identity) else []
-        if len(users) > 1 and len({user.module for user in users}) == 1 and len({user.op for user in users}) == 1:
-            return Lock(Reason.RUNS_MORE_THAN_ONCE, f"{owner or call.op!r} runs {len(users)} times")
+        alike = [user for user in users if (user.module, user.op) == (call.module, call.op)]
+        if len(alike) > 1:
+            return Lock(Reason.RUNS_MORE_THAN_ONCE, f"{owner or call.op!r} runs {len(alike)} times")
         return None
 
     def layer_lock(self, call: Call, meaning: Meaning, owner: str) -> Lock | None:
