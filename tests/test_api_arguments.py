@@ -22,7 +22,7 @@ def network() -> nn.Module:
 
 
 def proto() -> ModelProto:
-    """x (N, L, 3) → MatMul → batch norm over L's channels → y."""
+    """x (N, 3, L) → batch norm over 3 channels → y."""
     model = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 15]> g (float[N,3,L] x) => (float[N,3,L] y) '
         "{ y = BatchNormalization(x, g, b, m, v) }"
