@@ -156,6 +156,20 @@ def test_a_module_whose_own_way_of_copying_forgets_its_mode_is_folded_in_its_mod
     assert torch.allclose(result.model(IMAGE), net(IMAGE), atol=1e-4)
 
 
+class Partial(Forgetful):
+    """A network whose copies have no dropout."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Forgetful:
+        twin = super().__deepcopy__(memo)
+        del twin.still
+        return twin
+
+
+def test_a_module_whose_copy_lacks_a_part_is_refused_in_words() -> None:
+    with pytest.raises(InputError, match="cannot be copied: its copy has no 'still'"):
+        fold(shaken(Partial()).eval(), IMAGE)
+
+
 def test_attributes_of_a_parameter_stay_with_it() -> None:
     def change(net: Any) -> None:
         net.number = net.conv.weight.gain

@@ -52,21 +52,26 @@ def structural_copy(
             state = part.__getstate__()  # type: ignore[no-untyped-call]  # torch has no types here
             twins[id(part)].__setstate__(_copied_items(state, memo))  # type: ignore[no-untyped-call]  # nor here
         copied = copy.deepcopy(module, memo)
+        if len(plain) < len(parts):
+            _keep_modes(module, copied)
     except Exception as error:  # the module's attributes are the user's, and may refuse to be copied in any way
         raise InputError(
             f"the module cannot be copied: {first_line(error)}",
             where="bnfold folds a copy, by copy.deepcopy",
             remedy="take out of the module what cannot be copied (locks, open files, generators)",
         ) from error
-    if len(plain) < len(parts):
-        _keep_modes(module, copied)
     return copied
 
 
 def _keep_modes(module: nn.Module, copied: nn.Module) -> None:
-    """Put every part into the mode of its original: the feature extractors of torchvision copy into training mode."""
+    """Put every part into the mode of its original: the feature extractors of torchvision copy into training mode.
+
+    ValueError where a class that copies itself leaves a part out.
+    """
     copies = dict(copied.named_modules())
     for path, part in module.named_modules():
+        if path not in copies:
+            raise ValueError(f"its copy has no {path!r}")
         if is_training(copies[path]) is not is_training(part):
             copies[path].train(is_training(part))
 
