@@ -383,6 +383,27 @@ def test_parameters_that_a_run_writes_to_stay_as_they_were() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+def test_parameters_that_are_parts_of_one_memory_stay_as_they_were() -> None:
+    net: Any = Wired(lambda net, x: (net.conv.weight.mul_(1.5), plain(net, x))[1])
+    memory = torch.randn(84)
+    net.conv.weight, net.conv.bias = nn.Parameter(memory[:81].view(3, 3, 3, 3)), nn.Parameter(memory[81:])
+    before = memory.clone()
+    assert verdicts(fold(net, IMAGE).plan) == {"bn": "weight-not-constant"}
+    assert torch.equal(memory, before)
+
+
+def test_parameters_whose_memory_is_freed_after_use_have_it_again() -> None:
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        y = plain(net, x)
+        net.conv.weight.untyped_storage().resize_(0)
+        return y
+
+    net: Any = Wired(wire)
+    before = net.conv.weight.detach().clone()
+    assert verdicts(fold(net, IMAGE).plan) == {"bn": "weight-shared"}
+    assert torch.equal(net.conv.weight, before)
+
+
 @pytest.mark.parametrize(
     "memory",
     [

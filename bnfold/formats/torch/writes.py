@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +19,34 @@ if TYPE_CHECKING:
     from torch._ops import OpOverload
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A tensor, a copy of its values, and of how many bytes its memory was; 0 where it has none."""
+
+    tensor: torch.Tensor
+    values: torch.Tensor
+    size: int
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> _Kept:
+        """What is needed to have ``tensor`` as it is."""
+        has_memory = storage_of(tensor) != id(tensor)
+        return cls(tensor, tensor.detach().clone(), tensor.untyped_storage().nbytes() if has_memory else 0)
+
+    def put_back(self) -> None:
+        """Let the tensor have its values again, and memory for them: code may free that after use."""
+        if self.size and self.tensor.untyped_storage().nbytes() < self.size:
+            self.tensor.untyped_storage().resize_(self.size)
+        self.tensor.detach().copy_(self.values)
+
+
 class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
     """Parameters that a run writes to, which a copy shares with the module that was given, get their values back."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._protected: dict[int, torch.Tensor] = {}
-        self._before: dict[int, torch.Tensor] = {}
+        self._protected: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
+        self._before: dict[int, list[_Kept]] = {}
         self.sizes = Sizes()
         """What the code of the run knows, where it is active too."""
         self.sizes.when_handed_out = self.note_handed_out
@@ -34,7 +58,8 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     def protect(self, tensors: Iterable[torch.Tensor]) -> None:
         """Let these have their values back when the mode ends."""
-        self._protected |= {storage_of(tensor): tensor for tensor in tensors}
+        for tensor in tensors:
+            self._protected[storage_of(tensor)].append(tensor)  # several may be parts of one memory
 
     def __torch_dispatch__(
         self,
@@ -57,10 +82,10 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         """Copy those of the protected tensors whose memory these share, before it is written to."""
         for leaf in about_to_be_written:
             place = storage_of(leaf) if isinstance(leaf, torch.Tensor) else None
-            if place in self._protected and place not in self._before:
-                self._before[place] = self._protected[place].detach().clone()
+            if place is not None and place in self._protected and place not in self._before:
+                self._before[place] = [_Kept.of(tensor) for tensor in self._protected[place]]
 
     def __exit__(self, *details: object) -> None:
         super().__exit__(*details)  # type: ignore[no-untyped-call]
-        for place, values in self._before.items():
-            self._protected[place].detach().copy_(values)
+        for kept in chain(*self._before.values()):
+            kept.put_back()
