@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,8 @@ class Again(nn.Module):
         self.runs = 0
         self.last: torch.Tensor | None = None
         self.seen: list[int] = []
+        self.numbers = {"of a dict": [0], "of NumPy": np.zeros(1, int)}
+        self.counter = SimpleNamespace(runs=0)
         self.path = [path]
         shaken(self)
 
@@ -215,6 +218,19 @@ def by_list(net: Any) -> Any:
     return net.first if len(net.seen) == 1 else net.second
 
 
+def by_number_in(name: str) -> Callable[[Any], nn.Module]:
+    def path(net: Any) -> Any:
+        net.numbers[name][0] += 1
+        return net.first if net.numbers[name][0] == 1 else net.second
+
+    return path
+
+
+def by_object(net: Any) -> Any:
+    net.counter.runs += 1
+    return net.first if net.counter.runs == 1 else net.second
+
+
 def swapped(net: Any) -> Any:
     net.first, net.second = net.second, net.first
     return net.first
@@ -226,6 +242,9 @@ def swapped(net: Any) -> Any:
         pytest.param(by_number, id="a number"),
         pytest.param(by_buffer, id="a buffer"),
         pytest.param(by_list, id="a list"),
+        pytest.param(by_number_in("of a dict"), id="a number in a list in a dict"),
+        pytest.param(by_number_in("of NumPy"), id="a number in an array"),
+        pytest.param(by_object, id="a number that an object holds"),
         pytest.param(swapped, id="parts change places"),
         pytest.param(lambda net: net.first if net.last is None else nn.Identity(), id="what the last run gave"),
     ],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
+from types import FunctionType, MethodType, ModuleType
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -58,11 +61,28 @@ def _items(part: nn.Module) -> list[tuple[str, object]]:
     return [*vars(part).items(), *part._buffers.items(), *part._modules.items()]  # noqa: SLF001 - as it stands
 
 
-def _identity(value: object) -> object:
-    """What is another after a change: the value of a number or a word, the place of all else and how full it is."""
+def _identity(value: object, depth: int = 0) -> object:
+    """What is another after a change: the value of a number or a word, the place of all else and what it holds."""
     if isinstance(value, bool | int | float | str | None):
         return value
     if isinstance(value, torch.Tensor) and not is_lazy(value):
         written = 0 if value.is_inference() else value._version  # noqa: SLF001 - how often it was written to
         return id(value), written, storage_of(value)
-    return id(value), len(value) if isinstance(value, list | dict | set | deque) else 0
+    if isinstance(value, np.ndarray):
+        return id(value), value.tobytes() if value.size <= MOST_NUMBERS and not value.dtype.hasobject else b""
+    held = _held(value) if depth < DEEPEST else ()
+    return id(value), [_identity(item, depth + 1) for item in held]
+
+
+DEEPEST, MOST_NUMBERS = 4, 4096
+"""So deep, and into so large arrays, is looked for what code counts in."""
+
+
+def _held(value: object) -> Collection[object]:
+    """What a collection holds, or an object that is no module and no code."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | set | deque):
+        return value
+    is_other = isinstance(value, nn.Module | torch.Tensor | type | FunctionType | MethodType | ModuleType)
+    return () if is_other else list(getattr(value, "__dict__", {}).values())
