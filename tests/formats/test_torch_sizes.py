@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -124,6 +125,14 @@ def unseen(net: Net, x: torch.Tensor) -> Any:
     return plain(net, x) if is_alone else net.conv(x)
 
 
+def on_another_thread(net: Net, x: torch.Tensor) -> Any:
+    sizes_seen: list[int] = []
+    thread = threading.Thread(target=lambda: sizes_seen.append(len(x)))
+    thread.start()
+    thread.join()
+    return plain(net, x) if sizes_seen == [1] else net.conv(x)
+
+
 class NormalisedAlone(torch.autograd.Function):
     """Python code asks for the size, behind a call of torch's."""
 
@@ -161,6 +170,7 @@ def unless_zero(value: Callable[[torch.Tensor], float]) -> Wire:
         pytest.param(looped, id="samples one by one"),
         pytest.param(scripted, id="TorchScript"),
         pytest.param(unseen, id="overrides turned off"),
+        pytest.param(on_another_thread, id="another thread"),
         pytest.param(
             lambda net, x: NormalisedAlone.apply(net.conv(x), net.bn),  # type: ignore[no-untyped-call]  # torch has no types here
             id="an autograd function",

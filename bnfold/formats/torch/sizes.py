@@ -3,13 +3,14 @@
 Code learns of sizes by asking for a shape, and in many other ways: by the number of pieces that a tensor splits into,
 by values that depend on sizes, by an index that does not exist. What tells nothing of them can be listed, and is; all
 else counts as a look. So does catching errors, which tell that a tensor is too small, and code of a tensor's own class.
-Not seen is what asks a tensor past torch's overrides and runs no operator meanwhile: with these turned off, on another
-thread, or by ``torch.utils.dlpack.to_dlpack``.
+Not seen is what asks a tensor past torch's overrides and runs no operator meanwhile: with these turned off, on a
+thread that there was before, or by ``torch.utils.dlpack.to_dlpack``.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Collection, Hashable, Iterator
 from types import CodeType, FrameType
 from typing import Any, Self
@@ -35,12 +36,25 @@ class Sizes(TorchFunctionMode):
         self.when_handed_out: Callable[[torch.Tensor], None] | None = None
         """What is told of tensors whose memory leaves torch."""
         self._outermost: CodeType | None = None
+        self._profile: Callable[..., object] | None = None
+        """What others have asked Python to call in new threads."""
         """Beyond this code, which runs the module, nobody's errors are the model's."""
 
     def __enter__(self) -> Self:
         self._outermost = sys._getframe(1).f_code  # noqa: SLF001 - the way to whoever runs the module
         super().__enter__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self._profile = threading.getprofile()
+        threading.setprofile(self._note_thread)
         return self
+
+    def __exit__(self, *details: object) -> None:
+        threading.setprofile(self._profile)
+        super().__exit__(*details)  # type: ignore[no-untyped-call]  # as above
+
+    def _note_thread(self, *_event: object) -> None:
+        """A thread starts, on which this mode sees nothing; from here on it is as it would have been."""
+        self.are_known = True
+        sys.setprofile(self._profile)
 
     def __torch_function__(
         self,
