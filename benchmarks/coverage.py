@@ -11,21 +11,19 @@ view, so that one that a tool wrote out as a multiplication and an addition is s
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
+from apart import apart
 from arguments import parser
 from onnx import ModelProto
 from peers import TOOLS, by_bnfold
@@ -38,7 +36,6 @@ from bnfold.formats.onnx.model import OnnxModel
 TESTS = Path(__file__).parents[1] / "tests" / "formats"
 PART_ONE = ("fold", "carry", "arithmetic", "constants", "operators", "shuffles", "sizes")
 PART_TWO = ("parallel", "means", "subgraphs", "functions")
-LIMIT_SECONDS = 60.0
 TOLERANCES = {"float16": 5e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
 """Of the largest value. Wide on purpose: what is called wrong here is no matter of rounding."""
 SLUGS = {reason.slug for reason in Reason}
@@ -126,28 +123,6 @@ def result_of(tool: Callable[[Path, Path], None], graph: Graph, folder: Path) ->
     if outcome is not Outcome.SAME:
         return Result(Outcome.WRONG if outcome is Outcome.WRONG else Outcome.INVALID)
     return Result(Outcome.SAME, batch_norms_in(onnx.load(output)))
-
-
-def apart(work: Callable[[], object]) -> object:
-    """What ``work`` returns in a process of its own; None where that fails, or takes too long."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(work, theirs))
-    process.start()
-    theirs.close()
-    process.join(LIMIT_SECONDS)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    return ours.recv() if process.exitcode == 0 and ours.poll() else None
-
-
-def _tell(work: Callable[[], object], answer: Connection) -> None:
-    """Send what ``work`` returns; what it prints is of no interest."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
-    answer.send(work())
 
 
 def judged(original: ModelProto, output: Path) -> Outcome:
