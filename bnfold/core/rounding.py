@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 PIECE_BYTES: Final = 1 << 20
 """Small enough for the second level of a processor's cache, and for malloc to give the same pages again."""
 
-BUFFERED_ELEMENTS: Final = 2048
+BUFFERED_ELEMENTS: Final = 1024
 """NumPy widens, multiplies and rounds so many at a time. With its own 8,192, in float64, they leave the first level of
 a processor's cache in between, and all of it takes nearly twice as long."""
 

@@ -14,7 +14,7 @@ from bnfold.core.graph import OpKind
 from bnfold.core.kernel import layer_constants
 from bnfold.core.pointwise import scale_and_shift
 from bnfold.core.verdict import Edit, Plan
-from bnfold.formats.torch.capture import Capture
+from bnfold.formats.torch.capture import Capture, stored_tensors
 from bnfold.formats.torch.copies import structural_copy, uninitialised_twins
 from bnfold.formats.torch.structure import Structure, remove
 from bnfold.formats.torch.tensors import as_tensor, folded_arrays, like
@@ -27,18 +27,19 @@ def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool
 
     Also a caller in inference mode gets tensors that can be trained afterwards.
     """
+    stored = {name: tensor for names, tensor in stored_tensors(module) for name in names}
     silenced = [str(name) for fold in plan.folds if fold.leaving for name in fold.bn.inputs[1:3]]
     remains = [captured.remains[fold.bn.index] for fold in plan.folds if not fold.leaving]
     replaced = {name: values for remain in remains for name, values in remain.neutral.items()}
-    replaced |= {name: torch.zeros_like(_stored(module, name)) for name in silenced}
+    replaced |= {name: torch.zeros_like(stored[name]) for name in silenced}
     gained: dict[str, nn.Parameter] = {}
     for edit in plan.edits:
         for name, array in _rewritten(captured, edit).items():
             if name in captured.stored:
-                replaced[name] = as_tensor(array, _stored(module, name))
+                replaced[name] = as_tensor(array, stored[name])
             else:
                 gained[name] = _new_bias(array, module.get_submodule(name.rpartition(".")[0]))
-    instead = {id(old := _stored(module, name)): like(new, old) for name, new in replaced.items()}
+    instead = {id(stored[name]): like(new, stored[name]) for name, new in replaced.items()}
     result = structural_copy(module, share_buffers=True, instead=instead)
     if not share:
         result = copy.deepcopy(result, uninitialised_twins((*result.parameters(), *result.buffers())))
@@ -61,15 +62,6 @@ def _rewritten(captured: Capture, edit: Edit) -> dict[str, NDArray[Any]]:
     if new_bias is None or not (bias or traits.gains_bias):
         return {weight.tensor: new_weight}
     return {weight.tensor: new_weight, bias.tensor if bias else f"{captured.owners[node.index]}.bias": new_bias}
-
-
-def _stored(module: nn.Module, name: str) -> torch.Tensor:
-    """A parameter or buffer by name."""
-    path, _, attribute = name.rpartition(".")
-    tensor = getattr(module.get_submodule(path), attribute)
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
-    return tensor
 
 
 def _new_bias(array: NDArray[Any], layer: nn.Module) -> nn.Parameter:

@@ -48,12 +48,19 @@ def state_of(scratch: nn.Module) -> list[object]:
     """What a run of a copy may have changed, as far as that can be told: unequal where anything has been."""
     parts = list(scratch.modules())
     return [id(part) for part in parts] + [
-        (name, _identity(value)) for part in parts for name, value in _items(part) if name not in OF_TORCH
+        (name, value if type(value) in PLAIN else _identity(value))  # most are, and calls take time
+        for part in parts
+        for name, value in _items(part)
+        if name not in OF_TORCH
     ]
 
 
 OF_TORCH = frozenset(name for name in vars(nn.Module()) if name not in {"training", "_buffers"})
 """The attributes of every module, but for those of interest."""
+
+
+PLAIN = frozenset({type(None), bool, int, float, str})
+"""What is another after a change if its value is."""
 
 
 def _items(part: nn.Module) -> list[tuple[str, object]]:
