@@ -53,6 +53,10 @@ class Affine:
         with np.errstate(over="ignore", invalid="ignore"):  # whatever is to swallow it refuses what is not finite
             return Affine(inner.scale * outer.scale, inner.shift * outer.scale + outer.shift, inner.axis)
 
+    def times(self, factor: float) -> Affine:
+        """This map times a number: factor · (scale · x + shift)."""
+        return Affine(self.scale * factor, self.shift * factor, self.axis)
+
     @property
     def scale_range(self) -> tuple[float, float]:
         """The smallest and the largest scale; (1, 1) for no channels at all."""

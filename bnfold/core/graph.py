@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bnfold.core.reason import Reason
 from bnfold.core.steps import LayerStep, composed
-from bnfold.core.sums import thinned
+from bnfold.core.sums import is_its_addend, thinned
 from bnfold.core.traits import Traits
 
 if TYPE_CHECKING:
@@ -224,12 +224,11 @@ class GraphView:
         nodes_of = {node.index: node for node in self.nodes}
         left = dict(self.left)
         for thin in thinned(self, [leaving for change in changes for leaving in change.leaving]):
-            remaining = [value for value in thin.inputs if value is not None]
             left[thin.index] = frozenset(slot for slot, value in enumerate(thin.inputs) if value is None)
             nodes_of[thin.index] = thin
-            if len(remaining) <= 1:
+            if is_its_addend(thin):
                 removed.add(thin.index)
-                stands_for |= dict(zip(thin.outputs, remaining, strict=False))
+                stands_for |= dict(zip(thin.outputs, filter(None, thin.inputs), strict=False))
 
         def resolve(value: str | None) -> str | None:
             while value in stands_for:

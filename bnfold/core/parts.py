@@ -11,7 +11,8 @@ from bnfold.core.graph import GraphView, Node
 from bnfold.core.layout import MOST_ELEMENTS, Carried
 from bnfold.core.obstacles import blocked, mixes, rank_of, size_of, sizes_unknown
 from bnfold.core.reason import Miss, Reason
-from bnfold.core.traits import ConcatTraits, Cut, SliceTraits, WeightedSumTraits
+from bnfold.core.sums import weights_of
+from bnfold.core.traits import ConcatTraits, Cut, SliceTraits
 
 
 def concat_up(view: GraphView, node: Node, output: str, affine: Affine) -> Carried:
@@ -140,8 +141,3 @@ def add_down(view: GraphView, node: Node, slot: int, affine: Affine) -> Carried:
         return []  # the first of equal addends speaks for all
     weights = weights_of(node)
     return [(node.outputs[0], Affine(affine.scale, affine.shift * sum(weights[position] for position in uses), axis))]
-
-
-def weights_of(node: Node) -> tuple[float, ...]:
-    """What each input of a sum, or of one with weights, is multiplied by."""
-    return node.traits.weights if isinstance(node.traits, WeightedSumTraits) else (1.0,) * len(node.inputs)

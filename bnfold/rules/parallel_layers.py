@@ -8,9 +8,11 @@ from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind, Sums
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.steps import Join
+from bnfold.core.sums import weights_of
 from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
 from bnfold.rules.landing import edit_of, require_silenceable
 from bnfold.rules.siblings import (
+    SUMS,
     Addend,
     Mean,
     addends_of,
@@ -34,11 +36,11 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
     Legal when
       1. nothing but the sum reads the batch norm, or what plain copies and a mean over a window make of it;
       2. a layer among the other addends can do its work (``siblings.mean_joins``);
-      3. where it cannot be taken out of the sum, it can be made to add nothing (``landing.require_silenceable``).
+      3. it can be taken out of the sum or, where it cannot, be made to add nothing (``landing.require_silenceable``).
     A run of constants that is no batch norm goes only where one takes part.
     """
     value, window, below = branch_below(view, bn, affine)
-    if view.sums is Sums.FIXED or all(use.node.kind is not OpKind.ADD for use in view.readers(value)):
+    if view.sums is Sums.FIXED or all(use.node.kind not in SUMS for use in view.readers(value)):
         raise Miss(Reason.NO_LINEAR_LAYER, bn, "it is no addend of a sum")
     require_unread_elsewhere(view, below[-1] if below else bn)
     root = sum_around(view, value)
@@ -46,22 +48,43 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
     layers = layers_among(view, addends)
     if not layers or (bn.kind is not OpKind.BATCH_NORM and not _batch_norm_takes_part(view, addends)):
         raise Miss(Reason.NO_LINEAR_LAYER, root, "no layer stands beside it in the sum")
+    own = next(addend for addend in addends if addend.value == value)
     stays = ""
     if view.sums is Sums.DROP_BATCH_NORMS:
         require_silenceable(view, bn)
         stays = "the sum still reads it, and it adds zeros"
     mean, alone = mean_behind(view, bn.data) if window is None else (Mean(source_of(view, bn.data), window), ())
-    own = next(addend for addend in addends if addend.value == value)
     misses: list[Miss] = []
-    for _, host in layers:
+    for beside, host in layers:
+        weighted = affine.times(own.weight / beside.weight)
         try:
-            edit = edit_of(view, host, mean_joins(view, host, replace(mean, affine=affine)))
+            if not stays:
+                _require_separable(view, own, beside)
+            edit = edit_of(view, host, mean_joins(view, host, replace(mean, affine=weighted)))
         except Miss as miss:
             misses.append(miss)
         else:
             leaving = Leaving(own.sum, own.slot, (*alone, *below))
             return Fold(bn, affine, "parallel-layers", (edit,), leaving=(leaving,), stays=stays)
     raise max(misses, key=lambda miss: miss.reason.code)
+
+
+def _require_separable(view: GraphView, own: Addend, beside: Addend) -> None:
+    """What is left of each sum on the way, once ``own`` is gone, is the sum of its other addends. Raises Miss.
+
+    Of a difference it is what something is subtracted from; a mean divides by the number of its addends. A sum that
+    ``beside`` is an addend of, which stays, is none itself that could go.
+    """
+    node: Node | None = own.sum
+    slot = own.slot
+    while node is not None and node.kind in SUMS:
+        if any(weight != 1 for place, weight in enumerate(weights_of(node)) if place != slot):
+            raise Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} is no sum of its other addends")
+        if any(addend.value == beside.value for addend in addends_of(view, node, {OpKind.ADD})):
+            return
+        value = node.outputs[0]
+        node = sole_reader(view, value)
+        slot = node.inputs.index(value) if node is not None else 0
 
 
 def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
@@ -76,7 +99,7 @@ def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
         reader = sole_reader(view, root.outputs[0]) if root.kind is OpKind.ADD else None
         if root.kind is not OpKind.ADD or (reader is not None and reader.kind is OpKind.ADD):
             continue  # no sum, or a part of one
-        addends = addends_of(view, root)
+        addends = addends_of(view, root, {OpKind.ADD})
         wanted = everywhere or leads_to_batch_norm(view, root.outputs[0])
         joined += _joined_in(view, addends, wanted=wanted)
     return joined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node, OpKind
 from bnfold.core.layout import Carried
 from bnfold.core.obstacles import per_channel
-from bnfold.core.parts import weights_of
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.steps import Side
+from bnfold.core.sums import weights_of
 from bnfold.core.verdict import Edit
 from bnfold.rules.landing import swallow_outputs, taken_along
 from bnfold.rules.readers import require_sole_reader
+from bnfold.rules.unscaled import is_unscalable, made_up_for
 
 SUMS_IN_SUMS = 64
 """So many sums may lie within one another; a shift looks for its way through them by recursion."""
@@ -47,11 +49,13 @@ def pull_up(
     """The edits of the nodes in ``ends`` that swallow ``affine`` above ``value``; the nodes crossed.
 
     Nothing else may read what lies between, and it may be no output of the model. A sum takes the scale to every
-    addend and the shift to one, divided by the weight of that. Raises Miss.
+    addend, or to a layer that makes up for an addend which others read too, and the shift to one, divided by the
+    weight of that. Raises Miss.
     """
     edits: list[Edit] = []
+    made_up: list[Edit] = []
     crossed: list[Node] = []
-    shifts: list[tuple[Node, list[tuple[str, Affine]]]] = []
+    shifts: list[tuple[Node, list[Addend]]] = []
     pending: Carried = [(value, affine)]
     while pending:
         value, carried = pending.pop()
@@ -68,12 +72,18 @@ def pull_up(
             continue
         if node.kind in {OpKind.ADD, OpKind.WEIGHTED_SUM}:
             addends = _addends(view, node, value, per_channel(carried))
-            pending += [(addend, _scale_only(part)) for addend, part in addends]
+            for addend in addends:
+                edit = _made_up_for(view, node, addend)
+                if edit is None:
+                    pending.append((addend.value, _scale_only(addend.affine)))
+                else:
+                    made_up.append(edit)
             shifts.append((node, addends))
         else:
             pending += carry.upward(view, node, value, carried)
         require_sole_reader(view, value, node)
         crossed.append(node)
+    edits += made_up
     for node, addends in shifts:  # after the scales: what a layer swallows first is scaled by what comes later
         more_edits, more_crossed = _shift_one(view, node, addends, ends, sums)
         edits += more_edits
@@ -81,11 +91,19 @@ def pull_up(
     return edits, crossed
 
 
-def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tuple[str, Affine]]:
+class Addend(NamedTuple):
+    """What a sum reads on a slot, and the affine as it acts on that."""
+
+    slot: int
+    value: str
+    affine: Affine
+
+
+def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[Addend]:
     """The addends, and the affine as it acts on each; one that is broadcast along the channels takes no scale."""
     shape = view.shape(value)
     addends = []
-    for addend, weight in zip(node.inputs, weights_of(node), strict=True):
+    for slot, (addend, weight) in enumerate(zip(node.inputs, weights_of(node), strict=True)):
         if addend is None:
             continue
         own = view.shape(addend)
@@ -93,18 +111,26 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[tu
         if own is None or axis < 0 or own[axis] != affine.channels:
             detail = f"an addend of {node.op} {node.label!r} is broadcast along the channels, or its shape is unknown"
             raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
-        addends.append((addend, Affine(affine.scale, affine.shift / weight, axis)))
+        addends.append(Addend(slot, addend, Affine(affine.scale, affine.shift / weight, axis)))
     return addends
 
 
+def _made_up_for(view: GraphView, node: Node, addend: Addend) -> Edit | None:
+    """The edit by which a layer scales an addend that nothing else can scale; None where it can be, or no layer can."""
+    scale = _scale_only(addend.affine)
+    if scale.is_identity or not is_unscalable(view, addend.value):
+        return None
+    return made_up_for(view, node, addend.slot, scale)
+
+
 def _shift_one(
-    view: GraphView, node: Node, addends: list[tuple[str, Affine]], ends: Ends, sums: int
+    view: GraphView, node: Node, addends: list[Addend], ends: Ends, sums: int
 ) -> tuple[list[Edit], list[Node]]:
     """The first addend on whose way the shift can be swallowed swallows it."""
     miss = Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies in too many sums of sums")
-    for addend, affine in addends if sums else ():
+    for addend in addends if sums else ():
         try:
-            return pull_up(view, addend, _shift_only(affine), ends, sums - 1)
+            return pull_up(view, addend.value, _shift_only(addend.affine), ends, sums - 1)
         except Miss as found:
             miss = found
     raise miss

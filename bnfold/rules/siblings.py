@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from bnfold.core.kernel import input_channels, layer_constants, output_channels
 from bnfold.core.parallel import layer_beside, mean_beside, one_tap, place_within
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.steps import Join
+from bnfold.core.sums import weights_of
 from bnfold.core.traits import LayerTraits, PoolTraits, Window
 from bnfold.rules.landing import on_axis, require_channels, writable_layer
 from bnfold.rules.readers import require_sole_reader
@@ -21,16 +22,21 @@ from bnfold.rules.readers import require_sole_reader
 MOST_ADDENDS = 64
 """A sum of more is left as it is: each batch norm in it would look through all of it."""
 HOSTS = frozenset({OpKind.CONV, OpKind.LINEAR})
+SUMS = frozenset({OpKind.ADD, OpKind.WEIGHTED_SUM})
 PASSING = frozenset({OpKind.LAYOUT, OpKind.POOL, OpKind.PAD})
 
 
 @dataclass(frozen=True, eq=False)
 class Addend:
-    """One value that a sum reads, and on which slot; the sum may be an addend of another sum."""
+    """One value that a sum reads, and on which slot; the sum may be an addend of another sum.
+
+    ``weight`` is what the outermost sum multiplies it by in all.
+    """
 
     sum: Node
     slot: int
     value: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,29 +51,29 @@ class Mean:
 def sum_around(view: GraphView, value: str) -> Node | None:
     """The outermost sum that ``value`` is an addend of; None where it is none, or one of too many."""
     root, depth = None, 0
-    while (reader := sole_reader(view, value)) is not None and reader.kind is OpKind.ADD:
+    while (reader := sole_reader(view, value)) is not None and reader.kind in SUMS:
         root, value, depth = reader, reader.outputs[0], depth + 1
         if depth > MOST_ADDENDS:
             return None
     return root
 
 
-def addends_of(view: GraphView, root: Node) -> list[Addend]:
-    """What ``root`` adds up, in order, through sums that nobody else reads; nothing where it is too much."""
+def addends_of(view: GraphView, root: Node, kinds: Collection[OpKind] = SUMS) -> list[Addend]:
+    """What ``root`` adds up, in order, through sums of ``kinds`` that serve it alone; nothing if it is too much."""
     addends: list[Addend] = []
-    pending = [root]
+    pending = [(root, 1.0)]
     while pending:
-        node = pending.pop()
+        node, factor = pending.pop()
         if len(node.inputs) > MOST_ADDENDS:
             return []
-        for slot, value in enumerate(node.inputs):
+        for slot, (value, weight) in enumerate(zip(node.inputs, weights_of(node), strict=True)):
             if value is None:
                 continue
             inner = view.producer(value)
-            if inner is not None and inner.kind is OpKind.ADD and sole_reader(view, value) is not None:
-                pending.append(inner)
+            if inner is not None and inner.kind in kinds and sole_reader(view, value) is not None:
+                pending.append((inner, factor * weight))
             else:
-                addends.append(Addend(node, slot, value))
+                addends.append(Addend(node, slot, value, factor * weight))
         if len(addends) + len(pending) > MOST_ADDENDS:
             return []
     return addends

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bnfold.core.graph import LAYERS, GraphView
 from bnfold.core.kernel import fits
-from bnfold.core.steps import LayerStep, composed
+from bnfold.core.steps import Join, LayerStep, composed
 from bnfold.core.verdict import Fold
 
 
@@ -41,18 +41,15 @@ class Together:
         self.folds += found
 
     def _fit(self, found: Sequence[Fold]) -> bool:
-        """Whether each layer can hold what is already taken in and these folds as well."""
+        """Whether each layer can hold what is already taken in and these folds as well.
+
+        What a layer takes over from beside it is no affine, and comes in its own order.
+        """
         edits = [edit for fold in found for edit in fold.edits if edit.steps]
+        taken = [(edit.node, (*self._steps.get(edit.node.index, ()), *edit.steps)) for edit in edits]
         return all(
-            edit.node.kind in LAYERS
-            and fits(
-                self.view,
-                edit.node,
-                (
-                    *self.view.steps.get(edit.node.index, ()),
-                    *self._steps.get(edit.node.index, ()),
-                    *edit.steps,
-                ),
-            )
-            for edit in edits
+            node.kind in LAYERS
+            and not any(isinstance(step, Join) for step in steps)
+            and fits(self.view, node, (*self.view.steps.get(node.index, ()), *steps))
+            for node, steps in taken
         )

@@ -147,6 +147,24 @@ def odd_batch_norm(to: ModuleBuilder, source: int, shape: Shape) -> None:
     to.part(source, part, shape)
 
 
+def beside_a_layer(to: ModuleBuilder, source: int, shape: Shape) -> None:
+    """A layer that keeps the shape, and its input added to what it gives, or taken from it; then a batch norm."""
+    channels, last = (shape[0], len(shape) + 1) if len(shape) > 1 else (shape[-1], 2)
+    if last == 4:
+        layer: nn.Module = nn.Conv2d(channels, channels, 3, padding=1, groups=to.random.choice([1, channels]))
+    else:
+        layer = nn.Conv1d(channels, channels, 3, padding=1) if last == 3 else nn.Linear(channels, channels)
+    to.part(source, layer, shape)
+    given = len(to.shapes) - 1
+    beside = source
+    if to.random.random() < 0.5:
+        batch_norm(to, source, shape)
+        beside = len(to.shapes) - 1
+    pair = to.random.choice([(given, beside), (beside, given)])
+    to.add(to.random.choice(["add", "subtract", "subtract twice, in place", "add in place"]), shape, *pair)
+    batch_norm(to, len(to.shapes) - 1, shape)
+
+
 def batch_norm(to: ModuleBuilder, source: int, shape: Shape) -> None:
     kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     to.part(source, kind(shape[0], affine=to.random.random() < 0.85), shape)
@@ -277,6 +295,7 @@ def resample(to: ModuleBuilder, source: int, shape: Shape) -> None:
 ANY = [
     *[batch_norm] * 4,
     odd_batch_norm,
+    beside_a_layer,
     *map(same_shape, ("relu", "relu in place", "itself", "clone", "detach", "contiguous", "twice")),
     *map(same_shape, ("one more, in place",)),
     *map(same_shape, ("negate",)),

@@ -132,6 +132,38 @@ class ReparameterisedGhost(nn.Module):
         return self.project(functional.relu(self.cheap(x) + self.fusion(x)))
 
 
+class ReparameterisedMixer(nn.Module):
+    """Wang et al. 2024, "RepViT": two depthwise kernels and their input are added up, then normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 4, kernel=3)
+        self.square = conv_bn(4, 4, kernel=3, groups=4)
+        self.point = nn.Conv2d(4, 4, 1, groups=4)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = functional.relu(self.stem(x))
+        return functional.relu(self.norm(self.square(x) + self.point(x) + x))
+
+
+class SubtractedNorm(nn.Module):
+    """Vasu et al. 2023, "FastViT": what a mixer of branches gives, less its normalised input, is scaled and added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 4, kernel=3)
+        self.square = conv_bn(4, 4, kernel=3, groups=4)
+        self.point = conv_bn(4, 4, groups=4)
+        self.identity, self.norm = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.scale = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = functional.relu(self.stem(x))
+        mixed = self.point(x) + self.identity(x) + self.square(x)
+        return functional.relu(x + self.scale * (mixed - self.norm(x)))
+
+
 class InvertedResidual(nn.Module):
     """Sandler et al. 2018, "MobileNetV2": expand, depthwise, project without an activation, add."""
 
@@ -374,6 +406,8 @@ STRUCTURES = (
     Structure("RepVGG block, three branches", ReparameterisedBlock, (3, 6, 6)),
     Structure("MobileOne blocks", OverparameterisedBlock, (3, 8, 8)),
     Structure("RepGhost module", ReparameterisedGhost, (3, 6, 6)),
+    Structure("RepViT block", ReparameterisedMixer, (3, 6, 6)),
+    Structure("FastViT mixer", SubtractedNorm, (3, 6, 6)),
     Structure("inverted residual (MobileNetV2)", InvertedResidual, (3, 8, 8)),
     Structure("ConvMixer", ConvMixer, (3, 8, 8)),
     Structure("squeeze-and-excitation", SqueezeAndExcitation, (3, 6, 6)),

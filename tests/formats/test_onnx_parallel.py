@@ -89,7 +89,11 @@ REFUSALS = [
     block("no-linear-layer", f"{C3} h = Sigmoid(c) {N} y = Add(h, n)", id="an activation behind the layer"),
     block("no-linear-layer", f"h = Sigmoid(r) {N} y = Add(h, n)", id="no layer"),
     block("no-linear-layer", f"{C3} {N} y = Mul(c, n)", id="a product"),
-    block("no-linear-layer", f"{C3} {N} y = Sub(n, c)", id="a difference"),
+    block("no-linear-layer", f"{C3} {N} y = Sub(n, c)", id="what the layer is subtracted from"),
+    block(
+        "no-linear-layer", f"{C3} {N} h = Neg(n) a = Neg(h) y = Sub(a, c)", id="all that the layer is subtracted from"
+    ),
+    block("no-linear-layer", f"{C3} {N} y = Mean(c, n)", id="a mean divides by the number of its addends"),
     block(
         "training-mode",
         f"{C3} n, a, z = BatchNormalization<training_mode = 1>(r, g, b, m, v) y = Add(c, n)",
@@ -331,6 +335,18 @@ FOLDS = [
         id="gemm with attributes and bn",
     ),
     block(({"n": "c"}, "Relu MatMul Add"), f"c = MatMul(r, w) {N} y = Add(c, n)", SQUARES, x=ROWS, id="matmul and bn"),
+    block(({"n": "c"}, "Relu Conv"), f"{C3} {N} y = Sub(c, n)", id="subtracted"),
+    block(({"n": "c"}, "Relu Conv"), f"{C3} {N} h = Neg(n) y = Add(c, h)", id="negated"),
+    block(
+        ({"n": "c"}, "Relu Conv Sigmoid Sub"),
+        f"{C3} {N} h = Sigmoid(r) a = Add(n, c) y = Sub(a, h)",
+        id="in a sum that something is subtracted from",
+    ),
+    block(
+        ({"y": "c"}, "Relu Conv Sub"),
+        f"{C3} d = Sub(r, c) y = {bn('d')}",
+        id="behind a difference with what nothing can scale",
+    ),
     block(
         ({"n": "c"}, "Relu MatMul Add"),
         f"c = MatMul(r, w) d = MatMul(r, u) dl = Add(d, l) {N} a = Add(c, dl) y = Add(n, a)",

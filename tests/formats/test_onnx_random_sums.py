@@ -12,7 +12,7 @@ from onnx_graphs import assert_same_network, bn, folded, model, parameters, weig
 
 from bnfold import fold
 
-SEEDS = range(60)
+SEEDS = range(90)
 
 
 class Branches:
@@ -91,7 +91,7 @@ class Branches:
                 addends.pop(self.choose.randrange(len(addends)))
                 for _ in range(self.choose.choice([2, min(len(addends), 3)]))
             ]
-            operator = "Sum" if len(taken) == 3 else "Add"
+            operator = "Sum" if len(taken) == 3 else self.choose.choice(["Add", "Add", "Add", "Sub", "Mean"])
             addends.append(f"s{len(self.lines)}")
             self.lines.append(f"{addends[-1]} = {operator}({', '.join(taken)})")
         return addends[0]

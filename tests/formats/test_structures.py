@@ -20,6 +20,8 @@ EXPECTED = {
     "RepVGG block, three branches": Tally({"absorb-above": 3, "parallel-layers": 1}, {}),
     "MobileOne blocks": Tally({"absorb-above": 12, "parallel-layers": 2}, {}),
     "RepGhost module": Tally({"absorb-above": 3, "parallel-layers": 1}, {}),
+    "RepViT block": Tally({"absorb-above": 3}, {}),
+    "FastViT mixer": Tally({"absorb-above": 3, "parallel-layers": 2}, {}),
     "inverted residual (MobileNetV2)": Tally({"absorb-above": 4}, {}),
     "ConvMixer": Tally({"absorb-below": 1}, {"no-linear-layer": 1, "padded-input": 1}),
     "squeeze-and-excitation": Tally({"absorb-above": 3, "absorb-below": 1}, {}),
@@ -60,7 +62,7 @@ def test_a_folded_structure_is_the_same_network_with_only_the_kept_batch_norms(
     assert again.model.SerializeToString(deterministic=True) == result.SerializeToString(deterministic=True)
 
 
-CONVOLUTIONS = {"RepVGG block, three branches": 2, "MobileOne blocks": 4, "RepGhost module": 3}
+CONVOLUTIONS = {"RepVGG block, three branches": 2, "MobileOne blocks": 4, "RepGhost module": 3, "RepViT block": 2}
 """Structures whose blocks have branches: the stem, and one convolution a block."""
 
 

@@ -54,9 +54,6 @@ REFUSALS = [
         id="read twice",
     ),
     pytest.param(
-        lambda: Branches(lambda m, x: torch.sub(m.conv(x), m.bn(x)), conv(1)), "no-linear-layer", id="a difference"
-    ),
-    pytest.param(
         lambda: Branches(lambda m, x: (m.conv(x) + 0.5 - 0.5) + m.bn(x), conv(1)),
         "no-linear-layer",
         id="back and forth",
@@ -96,6 +93,12 @@ FOLDS = [
     pytest.param(lambda: Branches(lambda m, x: m.conv(x).add_(m.bn(x)), conv(3, padding=1)), id="in place"),
     pytest.param(lambda: Branches(lambda m, x: sum((m.conv(x), m.bn(x))), conv(3, padding=1)), id="sum begins with 0"),
     pytest.param(lambda: Branches(lambda m, x: m.conv(x) / 1.0 + m.bn(x - 0) * 1, conv(1)), id="arithmetic in vain"),
+    pytest.param(lambda: Branches(lambda m, x: m.conv(x) - m.bn(x), conv(3, padding=1)), id="subtracted"),
+    pytest.param(lambda: Branches(lambda m, x: m.bn(x) - m.conv(x), conv(1)), id="less the layer"),
+    pytest.param(
+        lambda: Branches(lambda m, x: torch.sub(x, m.conv(x) + torch.sub(x, m.bn(x), alpha=3), alpha=2), conv(1)),
+        id="in differences of differences, with factors",
+    ),
     pytest.param(
         lambda: Branches(lambda m, x: m.conv(x) + m.bn(functional.avg_pool2d(x, 3, 1, 1)), conv(3, padding=1)),
         id="behind a mean with zeros",
@@ -127,3 +130,15 @@ def test_it_adds_zeros_and_the_layer_beside_it_does_its_work(make: Callable[[], 
     assert not result.model.bn.weight.any()
     assert not result.model.bn.bias.any()
     assert type(result.model.bn) is nn.BatchNorm2d
+
+
+def test_what_is_left_of_a_difference_keeps_its_sign() -> None:
+    class Difference(Branches):
+        def __init__(self) -> None:
+            super().__init__(lambda m, x: m.behind(m.bn(x) - m.conv(x)), conv(3, padding=1))
+            self.behind = nn.BatchNorm2d(4)
+            shaken(self)
+
+    module = Difference()
+    assert_scale_matters(module, "behind", IMAGE)
+    assert verdicts(judged_fold(module, IMAGE).plan) == {"bn": "conv", "behind": "conv"}

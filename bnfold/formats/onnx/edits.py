@@ -23,7 +23,7 @@ from bnfold.formats.onnx.scopes import ONNX_DOMAINS
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView
 
-MAY_GO = frozenset({OpKind.BATCH_NORM, OpKind.SCALE_SHIFT, OpKind.ADD})
+MAY_GO = frozenset({OpKind.BATCH_NORM, OpKind.SCALE_SHIFT, OpKind.ADD, OpKind.WEIGHTED_SUM})
 
 
 def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTensor]:
