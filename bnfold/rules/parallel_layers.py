@@ -10,24 +10,22 @@ from bnfold.core.reason import Miss, Reason
 from bnfold.core.steps import Join
 from bnfold.core.sums import weights_of
 from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
-from bnfold.rules.landing import edit_of, require_silenceable
-from bnfold.rules.siblings import (
+from bnfold.rules.addends import (
     SUMS,
     Addend,
     Mean,
     addends_of,
     branch_below,
-    layer_joins,
     layers_among,
     leads_to_batch_norm,
     mean_behind,
-    mean_joins,
     producer_behind,
-    require_unread_elsewhere,
     sole_reader,
     source_of,
     sum_around,
 )
+from bnfold.rules.landing import edit_of, require_silenceable
+from bnfold.rules.siblings import layer_joins, mean_joins, require_unread_elsewhere
 
 
 def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:

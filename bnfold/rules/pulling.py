@@ -55,7 +55,7 @@ def pull_up(
     edits: list[Edit] = []
     made_up: list[Edit] = []
     crossed: list[Node] = []
-    shifts: list[tuple[Node, list[Addend]]] = []
+    shifts: list[tuple[Node, list[Part]]] = []
     pending: Carried = [(value, affine)]
     while pending:
         value, carried = pending.pop()
@@ -91,7 +91,7 @@ def pull_up(
     return edits, crossed
 
 
-class Addend(NamedTuple):
+class Part(NamedTuple):
     """What a sum reads on a slot, and the affine as it acts on that."""
 
     slot: int
@@ -99,7 +99,7 @@ class Addend(NamedTuple):
     affine: Affine
 
 
-def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[Addend]:
+def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[Part]:
     """The addends, and the affine as it acts on each; one that is broadcast along the channels takes no scale."""
     shape = view.shape(value)
     addends = []
@@ -111,11 +111,11 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[Ad
         if own is None or axis < 0 or own[axis] != affine.channels:
             detail = f"an addend of {node.op} {node.label!r} is broadcast along the channels, or its shape is unknown"
             raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
-        addends.append(Addend(slot, addend, Affine(affine.scale, affine.shift / weight, axis)))
+        addends.append(Part(slot, addend, Affine(affine.scale, affine.shift / weight, axis)))
     return addends
 
 
-def _made_up_for(view: GraphView, node: Node, addend: Addend) -> Edit | None:
+def _made_up_for(view: GraphView, node: Node, addend: Part) -> Edit | None:
     """The edit by which a layer scales an addend that nothing else can scale; None where it can be, or no layer can."""
     scale = _scale_only(addend.affine)
     if scale.is_identity or not is_unscalable(view, addend.value):
@@ -124,7 +124,7 @@ def _made_up_for(view: GraphView, node: Node, addend: Addend) -> Edit | None:
 
 
 def _shift_one(
-    view: GraphView, node: Node, addends: list[Addend], ends: Ends, sums: int
+    view: GraphView, node: Node, addends: list[Part], ends: Ends, sums: int
 ) -> tuple[list[Edit], list[Node]]:
     """The first addend on whose way the shift can be swallowed swallows it."""
     miss = Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies in too many sums of sums")

@@ -11,17 +11,9 @@ from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.verdict import Edit
+from bnfold.rules.addends import Mean, addends_of, layers_among, producer_behind, sole_reader, source_of, sum_around
 from bnfold.rules.landing import edit_of
-from bnfold.rules.siblings import (
-    Mean,
-    addends_of,
-    layers_among,
-    mean_joins,
-    producer_behind,
-    sole_reader,
-    source_of,
-    sum_around,
-)
+from bnfold.rules.siblings import mean_joins
 
 MOST_LOST = 16.0
 """How many times as much as the original may lose to rounding what is folded, where s makes the sum smaller.
