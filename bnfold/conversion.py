@@ -14,7 +14,7 @@ from bnfold.files.folders import copy_folder
 from bnfold.files.hashing import file_hash, file_record, write_hashed
 from bnfold.files.writing import Content, check_target, copy_of, put_files, same_file
 from bnfold.formats.kinds import OWN_TARGETS
-from bnfold.formats.opening import can_run, converted, keeps_architecture
+from bnfold.formats.opening import can_run, converted, keeps_architecture, parse_onnx
 from bnfold.planner import plan
 from bnfold.records import ExternalRecord, FileRecord, NodeCount
 from bnfold.reporting import batch_norm_records, unmatched_globs
@@ -72,6 +72,8 @@ class Conversion:
         if to is None or to == OWN_TARGETS.get(model.format):
             return cls(model, source, decided, nodes, warnings, model)
         output = _as_another_kind(model, to)
+        if to == "onnx" and not (only or skip):  # what the user leaves out has other names there
+            output = _folded_as_onnx(output, decided)
         return cls(model, source, decided, nodes, (*warnings, *output.notes), output)
 
     @property
@@ -156,3 +158,24 @@ def _as_another_kind(model: Model, to: Target) -> Converted:
 
     session = open_session(model.module, model.inputs)
     return converted(model, to, [spec.name for spec in session.inputs], [spec.name for spec in session.outputs])
+
+
+def _folded_as_onnx(exported: Converted, before: Plan) -> Converted:
+    """An exported model without what only a module's own code had to keep: addends of zeros, layers side by side.
+
+    Layers become one where a batch norm took part that folded ``before``.
+    """
+    if not isinstance(exported.content, bytes):
+        raise TypeError("an ONNX model is exported as bytes")
+    model = parse_onnx(exported.content)
+    decided = plan(model.view, merge_parallel=before.reaches_sums)
+    if not decided.changes:
+        return exported
+    model.apply(decided)
+    content = model.folded.SerializeToString(deterministic=True)
+    gone = (
+        (len(decided.folds), "the exported model is without {} of the batch norms that the module keeps"),
+        (decided.merged_layers, "{} of the exported model's layers went into others beside them"),
+    )
+    notes = tuple(note.format(count) for count, note in gone if count)
+    return replace(exported, content=content, notes=(*exported.notes, *notes))

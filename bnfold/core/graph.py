@@ -53,6 +53,7 @@ class OpKind(Enum):
 
 
 LAYERS = frozenset({OpKind.CONV, OpKind.CONV_TRANSPOSE, OpKind.LINEAR})
+SUM_KINDS = frozenset({OpKind.ADD, OpKind.WEIGHTED_SUM})
 
 
 class Sums(Enum):

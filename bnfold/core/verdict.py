@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import LAYERS, Node, OpKind
+from bnfold.core.graph import LAYERS, SUM_KINDS, Node, OpKind
 from bnfold.core.reason import Reason
 from bnfold.core.steps import Join, LayerStep, Side
 
@@ -194,6 +194,11 @@ class Plan:
     def changes(self) -> tuple[Change, ...]:
         """Everything that becomes of the model; nothing, where it stays as it is."""
         return (*self.removals, *self.joined)
+
+    @property
+    def reaches_sums(self) -> bool:
+        """Whether a fold took place in a sum, or through one: its layers could be one."""
+        return any(fold.leaving or any(node.kind in SUM_KINDS for node in fold.crossed) for fold in self.folds)
 
     @property
     def merged_layers(self) -> int:

@@ -125,6 +125,13 @@ def converted(model: object, to: Target, inputs: Sequence[str], outputs: Sequenc
     raise _no_way(model, to)
 
 
+def parse_onnx(content: bytes) -> OnnxModel:
+    """The ONNX model that torch's exporter has written."""
+    from bnfold.formats.onnx.model import OnnxModel
+
+    return OnnxModel.parse(content)
+
+
 def can_run(model: object) -> TypeGuard[TorchModel | ExportedModel]:
     """Whether ``model`` is PyTorch's, with a module that runs."""
     return getattr(model, "module", None) is not None

@@ -7,14 +7,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node, OpKind
+from bnfold.core.graph import SUM_KINDS, GraphView, Node, OpKind
 from bnfold.core.sums import weights_of
 from bnfold.core.traits import LayerTraits, PoolTraits, Window
 
 MOST_ADDENDS = 64
 """A sum of more is left as it is: each batch norm in it would look through all of it."""
 HOSTS = frozenset({OpKind.CONV, OpKind.LINEAR})
-SUMS = frozenset({OpKind.ADD, OpKind.WEIGHTED_SUM})
 PASSING = frozenset({OpKind.LAYOUT, OpKind.POOL, OpKind.PAD})
 
 
@@ -43,14 +42,14 @@ class Mean:
 def sum_around(view: GraphView, value: str) -> Node | None:
     """The outermost sum that ``value`` is an addend of; None where it is none, or one of too many."""
     root, depth = None, 0
-    while (reader := sole_reader(view, value)) is not None and reader.kind in SUMS:
+    while (reader := sole_reader(view, value)) is not None and reader.kind in SUM_KINDS:
         root, value, depth = reader, reader.outputs[0], depth + 1
         if depth > MOST_ADDENDS:
             return None
     return root
 
 
-def addends_of(view: GraphView, root: Node, kinds: Collection[OpKind] = SUMS) -> list[Addend]:
+def addends_of(view: GraphView, root: Node, kinds: Collection[OpKind] = SUM_KINDS) -> list[Addend]:
     """What ``root`` adds up, in order, through sums of ``kinds`` that serve it alone; nothing if it is too much."""
     addends: list[Addend] = []
     pending = [(root, 1.0)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node, OpKind, Sums
+from bnfold.core.graph import SUM_KINDS, GraphView, Node, OpKind, Sums
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.steps import Join
 from bnfold.core.sums import weights_of
 from bnfold.core.verdict import Edit, Fold, JoinedLayers, Leaving
 from bnfold.rules.addends import (
-    SUMS,
     Addend,
     Mean,
     addends_of,
@@ -38,7 +37,7 @@ def parallel_layers(view: GraphView, bn: Node, affine: Affine) -> Fold:
     A run of constants that is no batch norm goes only where one takes part.
     """
     value, window, below = branch_below(view, bn, affine)
-    if view.sums is Sums.FIXED or all(use.node.kind not in SUMS for use in view.readers(value)):
+    if view.sums is Sums.FIXED or all(use.node.kind not in SUM_KINDS for use in view.readers(value)):
         raise Miss(Reason.NO_LINEAR_LAYER, bn, "it is no addend of a sum")
     require_unread_elsewhere(view, below[-1] if below else bn)
     root = sum_around(view, value)
@@ -75,7 +74,7 @@ def _require_separable(view: GraphView, own: Addend, beside: Addend) -> None:
     """
     node: Node | None = own.sum
     slot = own.slot
-    while node is not None and node.kind in SUMS:
+    while node is not None and node.kind in SUM_KINDS:
         if any(weight != 1 for place, weight in enumerate(weights_of(node)) if place != slot):
             raise Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} is no sum of its other addends")
         if any(addend.value == beside.value for addend in addends_of(view, node, {OpKind.ADD})):

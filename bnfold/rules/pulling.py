@@ -10,7 +10,7 @@ import numpy as np
 
 from bnfold.core import carry
 from bnfold.core.affine import Affine
-from bnfold.core.graph import GraphView, Node, OpKind
+from bnfold.core.graph import SUM_KINDS, GraphView, Node, OpKind
 from bnfold.core.layout import Carried
 from bnfold.core.obstacles import per_channel
 from bnfold.core.reason import Miss, Reason
@@ -70,7 +70,7 @@ def pull_up(
             require_sole_reader(view, value, node)
             edits.append(ends.edit(view, node, value, arriving))
             continue
-        if node.kind in {OpKind.ADD, OpKind.WEIGHTED_SUM}:
+        if node.kind in SUM_KINDS:
             addends = _addends(view, node, value, per_channel(carried))
             for addend in addends:
                 edit = _made_up_for(view, node, addend)

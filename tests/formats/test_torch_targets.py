@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import checkpoint_files as files
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -37,6 +38,20 @@ class Mixed(nn.Module):
         x = torch.relu(self.twice_bn(self.twice(self.twice(x))))
         x = torch.relu(self.bn(self.conv(x))).mean((2, 3))
         return self.last_bn(self.last(self.b(torch.relu(self.a(x)))))  # type: ignore[no-any-return]
+
+
+class SideBySide(nn.Module):
+    """RepVGG's block, whose batch norm without a convolution can only stop to add anything in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square, self.square_bn = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+        self.point, self.point_bn = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+        self.identity = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.sigmoid(x)
+        return torch.relu(self.square_bn(self.square(x)) + self.point_bn(self.point(x)) + self.identity(x))
 
 
 def mixed(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -101,6 +116,36 @@ def test_to_onnx_has_an_open_batch_and_the_names_of_torch(tmp_path: Path, name: 
         image = torch.randn(samples, 3, 8, 8, generator=torch.Generator().manual_seed(samples)).to(dtype)
         (found,) = session.run(["output"], {"input": image.numpy()})
         assert_close(torch.from_numpy(found), run(module, image))
+
+
+def operators_of(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def test_to_onnx_leaves_out_what_only_the_code_of_the_module_had_to_keep(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    module, target = shaken(SideBySide()), tmp_path / "net.onnx"
+    torch.save(module.state_dict(), tmp_path / "state.pt")
+    report = bnfold.convert(tmp_path / "state.pt", target, to="onnx", factory=SideBySide, inputs=(IMAGE,))
+    assert (report.found, report.folded) == (3, 3)
+    assert report.verification is not None
+    assert report.verification.passed
+    assert operators_of(target) == ["Sigmoid", "Conv", "Relu"]
+    assert report.warnings[-2:] == (
+        "the exported model is without 1 of the batch norms that the module keeps",
+        "1 of the exported model's layers went into others beside them",
+    )
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    assert_close(torch.from_numpy(session.run(None, {name: IMAGE.numpy()})[0]), run(module, IMAGE))
+
+
+def test_to_onnx_is_left_as_torch_exports_it_where_batch_norms_are_excluded(tmp_path: Path) -> None:
+    target = tmp_path / "net.onnx"
+    torch.save(shaken(SideBySide()).state_dict(), tmp_path / "state.pt")
+    options: dict[str, Any] = {"to": "onnx", "factory": SideBySide, "inputs": (IMAGE,), "skip": "identity"}
+    bnfold.convert(tmp_path / "state.pt", target, **options)
+    assert operators_of(target).count("BatchNormalization") == 1
 
 
 @pytest.mark.parametrize(("name", "dtype"), EXPORTED)
@@ -206,9 +251,9 @@ class Branches(nn.Sequential):
 def test_an_onnx_model_and_a_checkpoint_are_not_timed_in_one_runtime(tmp_path: Path) -> None:
     from sample_models import NETWORKS
 
-    onnx = next(network.onnx() for network in NETWORKS if network.shipped)
+    shipped = next(network.onnx() for network in NETWORKS if network.shipped)
     with pytest.raises(UsageError, match="cannot be timed"):
-        bnfold.bench(onnx, written(files.STATE_FILES, "plain.pt", tmp_path), factory=Net)
+        bnfold.bench(shipped, written(files.STATE_FILES, "plain.pt", tmp_path), factory=Net)
 
 
 @pytest.mark.mnist

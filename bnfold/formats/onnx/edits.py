@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, helper
 
 from bnfold.core.affine import Affine
-from bnfold.core.graph import Constant, GraphView, Node, OpKind
+from bnfold.core.graph import SUM_KINDS, Constant, GraphView, Node, OpKind
 from bnfold.core.kernel import kernel_of, layer_constants
 from bnfold.core.pointwise import after_steps, scale_and_shift
 from bnfold.core.rounding import rounded
@@ -23,7 +23,7 @@ from bnfold.formats.onnx.scopes import ONNX_DOMAINS
 from bnfold.formats.onnx.tensors import NewTensor
 from bnfold.formats.onnx.view import OnnxView
 
-MAY_GO = frozenset({OpKind.BATCH_NORM, OpKind.SCALE_SHIFT, OpKind.ADD, OpKind.WEIGHTED_SUM})
+MAY_GO = SUM_KINDS | {OpKind.BATCH_NORM, OpKind.SCALE_SHIFT}
 
 
 def apply_plan(model: ModelProto, view: OnnxView, plan: Plan) -> dict[str, NewTensor]:

@@ -51,6 +51,11 @@ class OnnxModel:
         return cls(proto, freeze=freeze, source=path, external=find_external_data(proto, path))
 
     @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """The model in the bytes of a file that another program has just made."""
+        return cls(ModelProto.FromString(content))
+
+    @classmethod
     def copy_of(cls, proto: ModelProto, *, freeze: bool = False) -> Self:
         """A model around a copy of ``proto``; InputError where its names are no texts."""
         require_texts(proto)
