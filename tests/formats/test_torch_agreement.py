@@ -63,6 +63,34 @@ def test_a_model_that_is_all_rounding_is_refused_with_what_to_do_and_folds_in_fl
     assert verdicts(fold(net.double(), x.double()).plan) == {"bn": "conv"}
 
 
+class Iterated(nn.Module):
+    """Convolutions, batch norms and sines of a hundred times what they give: chaos."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
+        for norm in self.norms:
+            assert isinstance(norm.running_mean, torch.Tensor)
+            assert isinstance(norm.running_var, torch.Tensor)
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.1, 2)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = torch.sin(100 * norm(conv(x)))
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("seed", [28, 42])
+def test_chaos_that_half_an_ulp_does_not_always_show_is_no_bug_of_ours(seed: int) -> None:
+    net = Iterated(seed)
+    with pytest.raises(InputError, match="magnifies rounding"):
+        fold(net, torch.randn(1, 3, 2, 2))
+
+
 def test_parameters_of_a_kind_that_copies_share_are_not_widened() -> None:
     net, x = far_from_zero(1e6)
     net.conv.weight = Doubling(net.conv.weight.detach() / 2)
