@@ -178,9 +178,9 @@ def _magnitude_bound(
     fan_in = math.prod(weight.shape) // max(1, output_channels(traits, weight.shape))
     for step in steps:
         if isinstance(step, Join):
-            other = step.load()
-            weights += _magnitude(other.weight) * abs(other.traits.gain / traits.gain)
-            biases += 0.0 if other.bias is None else _magnitude(other.bias)
+            weight_added, bias_added = step.largest or _largest(step.load())
+            weights += weight_added / abs(traits.gain)
+            biases += bias_added
             continue
         scale, shift = _magnitude(step.affine.scale), _magnitude(step.affine.shift)
         if step.side is Side.OUTPUTS:
@@ -189,6 +189,12 @@ def _magnitude_bound(
             biases += abs(traits.gain) * fan_in * weights * shift
         weights *= scale
     return float(np.maximum(weights, biases))
+
+
+def _largest(kernel: Kernel) -> tuple[float, float]:
+    """The largest |w| that a kernel multiplies by, and its largest |b|."""
+    bias = 0.0 if kernel.bias is None else _magnitude(kernel.bias)
+    return abs(kernel.traits.gain) * _magnitude(kernel.weight), bias
 
 
 def _magnitude(values: NDArray[Any]) -> float:

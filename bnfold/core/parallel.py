@@ -57,7 +57,8 @@ def layer_beside(view: GraphView, sibling: Node, place: tuple[int, ...]) -> Join
 
 def mean_beside(affine: Affine, taps: tuple[int, ...], groups: int, place: tuple[int, ...]) -> Join:
     """What ``affine`` of the mean over a window of ``taps`` adds to a layer of so many groups; one tap: of x itself."""
-    return Join(partial(_mean_kernel, affine, taps, groups), place)
+    largest = [float(np.abs(values).max(initial=0)) for values in (affine.scale, affine.shift)]
+    return Join(partial(_mean_kernel, affine, taps, groups), place, (largest[0] / math.prod(taps), largest[1]))
 
 
 def _mean_kernel(affine: Affine, taps: tuple[int, ...], groups: int) -> Kernel:
@@ -65,4 +66,5 @@ def _mean_kernel(affine: Affine, taps: tuple[int, ...], groups: int) -> Kernel:
     outputs, positions = affine.channels // groups, math.prod(taps)
     diagonal = np.eye(outputs) * (affine.scale / positions).reshape(groups, outputs, 1)
     weight = np.repeat(diagonal.reshape(affine.channels, outputs, 1), positions, axis=2)
-    return Kernel.of(weight.reshape(affine.channels, outputs, *taps), affine.shift, LayerTraits(groups=groups))
+    bias = affine.shift if affine.shift.any() else None
+    return Kernel.of(weight.reshape(affine.channels, outputs, *taps), bias, LayerTraits(groups=groups))

@@ -32,10 +32,17 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Join:
-    """One layer beside it in a sum that a layer takes in: ``load`` makes its kernel, whose taps begin at ``place``."""
+    """What a layer takes in from beside it in a sum: ``load`` makes its kernel, whose taps begin at ``place``."""
 
     load: Callable[[], Kernel]
     place: tuple[int, ...]
+    largest: tuple[float, float] | None = None
+    """The largest |w| and |b| of that kernel, where they are known without it."""
+
+    @property
+    def may_shift(self) -> bool:
+        """Whether the kernel may have a bias that is not 0."""
+        return self.largest is None or self.largest[1] != 0
 
 
 LayerStep = Step | Join

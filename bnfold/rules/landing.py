@@ -72,7 +72,7 @@ def edit_of(view: GraphView, layer: Node, *steps: LayerStep) -> Edit:
     if (
         bias is None
         and not traits.gains_bias
-        and any(isinstance(step, Join) or step.affine.shift.any() for step in steps)
+        and any(step.may_shift if isinstance(step, Join) else step.affine.shift.any() for step in steps)
     ):
         raise Miss(Reason.HOOKED, layer, f"the code that calls {layer.op} {layer.label!r} gives it no bias")
     if not fits(view, layer, (*view.steps.get(layer.index, ()), *steps)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from bnfold.core.affine import Affine
@@ -93,13 +94,30 @@ def join_layers(view: GraphView, *, everywhere: bool) -> list[JoinedLayers]:
         return []
     joined: list[JoinedLayers] = []
     for root in view.nodes:
-        reader = sole_reader(view, root.outputs[0]) if root.kind is OpKind.ADD else None
-        if root.kind is not OpKind.ADD or (reader is not None and reader.kind is OpKind.ADD):
-            continue  # no sum, or a part of one
-        addends = addends_of(view, root, {OpKind.ADD})
-        wanted = everywhere or leads_to_batch_norm(view, root.outputs[0])
-        joined += _joined_in(view, addends, wanted=wanted)
+        if root.kind is not OpKind.ADD or _is_part_of_sum(view, root):
+            continue
+        for total, addends in _within_reach(view, root):
+            wanted = everywhere or leads_to_batch_norm(view, total.outputs[0])
+            joined += _joined_in(view, addends, wanted=wanted)
     return joined
+
+
+def _is_part_of_sum(view: GraphView, node: Node) -> bool:
+    reader = sole_reader(view, node.outputs[0])
+    return reader is not None and reader.kind is OpKind.ADD
+
+
+def _within_reach(view: GraphView, root: Node) -> Iterator[tuple[Node, list[Addend]]]:
+    """A sum with its addends; where it is one of too many, the largest sums in it that are not."""
+    pending = [root]
+    while pending:
+        total = pending.pop()
+        addends = addends_of(view, total, {OpKind.ADD})
+        if addends:
+            yield total, addends
+            continue
+        inner = (view.producer(value) for value in total.inputs if value is not None)
+        pending += [node for node in inner if node and node.kind is OpKind.ADD and _is_part_of_sum(view, node)]
 
 
 def _joined_in(view: GraphView, addends: list[Addend], *, wanted: bool) -> list[JoinedLayers]:

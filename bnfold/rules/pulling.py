@@ -19,7 +19,7 @@ from bnfold.core.sums import weights_of
 from bnfold.core.verdict import Edit
 from bnfold.rules.landing import swallow_outputs, taken_along
 from bnfold.rules.readers import require_sole_reader
-from bnfold.rules.unscaled import is_unscalable, made_up_for
+from bnfold.rules.unscaled import Unscaled
 
 SUMS_IN_SUMS = 64
 """So many sums may lie within one another; a shift looks for its way through them by recursion."""
@@ -54,6 +54,7 @@ def pull_up(
     """
     edits: list[Edit] = []
     made_up: list[Edit] = []
+    unscaled = Unscaled(view)
     crossed: list[Node] = []
     shifts: list[tuple[Node, list[Part]]] = []
     pending: Carried = [(value, affine)]
@@ -73,7 +74,7 @@ def pull_up(
         if node.kind in SUM_KINDS:
             addends = _addends(view, node, value, per_channel(carried))
             for addend in addends:
-                edit = _made_up_for(view, node, addend)
+                edit = unscaled.made_up_for(node, addend.slot, _scale_only(addend.affine))
                 if edit is None:
                     pending.append((addend.value, _scale_only(addend.affine)))
                 else:
@@ -113,14 +114,6 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[Pa
             raise Miss(Reason.CHANNEL_MISMATCH, node, detail)
         addends.append(Part(slot, addend, Affine(affine.scale, affine.shift / weight, axis)))
     return addends
-
-
-def _made_up_for(view: GraphView, node: Node, addend: Part) -> Edit | None:
-    """The edit by which a layer scales an addend that nothing else can scale; None where it can be, or no layer can."""
-    scale = _scale_only(addend.affine)
-    if scale.is_identity or not is_unscalable(view, addend.value):
-        return None
-    return made_up_for(view, node, addend.slot, scale)
 
 
 def _shift_one(

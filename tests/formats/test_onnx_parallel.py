@@ -461,3 +461,17 @@ def test_a_sum_in_a_branch_of_the_graph_is_one_layer_there() -> None:
     (branch,) = (item.g for item in result.graph.node[-1].attribute if item.name == "then_branch")
     assert [node.op_type for node in branch.node] == ["Conv"]
     assert_same_network(proto, result)
+
+
+def test_a_value_that_is_added_again_and_again_is_in_nobody_s_way() -> None:
+    tensors = dict(TENSORS)
+    lines = ["r = Relu(x) s0 = Conv(r, w1)"]
+    for number in range(1, 71):
+        tensors |= parameters(3, f"_{number}", seed=number)
+        tensors[f"g_{number}"] = np.sqrt(tensors[f"v_{number}"]) * np.linspace(0.9, 1.1, 3, dtype=np.float32)
+        lines.append(f"n{number} = {bn(f's{number - 1}', f'_{number}')} s{number} = Add(n{number}, r)")
+    proto = model(" ".join([*lines, "y = Sigmoid(s70)"]), tensors)
+    result, found = folded(proto)
+    assert set(found.values()) == {"s0"}
+    assert [node.op_type for node in result.graph.node] == ["Relu", "Conv", "Sigmoid"]
+    assert_same_network(proto, result)

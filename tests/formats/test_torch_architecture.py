@@ -256,3 +256,22 @@ def test_a_folder_without_weights_or_without_a_configuration_is_exit_3(bnfold: C
     assert outcome.code == 3
     assert "other.safetensors" in outcome.err
     assert [path.name for path in hub.parent.iterdir()] == ["hub"]
+
+
+def test_a_layer_without_a_bias_makes_up_for_a_value_beside_it(tmp_path: Path) -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+            shaken(self)
+            self.bn.weight.data.fill_(2.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.relu()
+            return self.bn(self.conv(x) + x).sigmoid()  # type: ignore[no-any-return]
+
+    module, x = Sum(), torch.randn(2, 3, 6, 6)
+    loaded, report = kept(module, tmp_path, x)
+    assert [item.verdict for item in report.batch_norms] == ["folded"]
+    assert torch.equal(scales(loaded.bn), torch.ones_like(scales(loaded.bn)))
+    assert_close(run(loaded, x), run(module, x))

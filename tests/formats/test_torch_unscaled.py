@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch_modules import assert_scale_matters, judged_fold, shaken, verdicts
 
+from bnfold import fold
 from bnfold.core.verdict import Keep
 
 IMAGE = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -202,3 +203,14 @@ def test_blocks_in_a_row_fold_each_by_itself() -> None:
 def test_in_another_dtype(dtype: torch.dtype) -> None:
     result = judged_fold(Sum(plus).to(dtype), IMAGE.to(dtype))
     assert verdicts(result.plan) == {"bn": "conv"}
+
+
+def test_what_a_layer_makes_up_for_must_fit_its_dtype() -> None:
+    module = Sum(plus, conv(1, bias=False))
+    assert isinstance(module.conv, nn.Conv2d)
+    with torch.no_grad():
+        module.conv.weight.copy_(torch.eye(4).reshape(4, 4, 1, 1) / 2)
+        module.bn.reset_running_stats()
+        module.bn.weight.fill_(6e4)
+        module.bn.bias.fill_(1)
+    assert verdicts(fold(module.half(), IMAGE.half()).plan) == {"bn": "dtype-overflow"}
