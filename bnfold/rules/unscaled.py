@@ -6,15 +6,17 @@ s·(W∗x + w·x) = (s·W + (s − 1)·w)∗x + w·x: what others read too, such
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
 from bnfold.core.reason import Miss, Reason
+from bnfold.core.traits import PoolTraits
 from bnfold.core.verdict import Edit
-from bnfold.rules.addends import Mean, addends_of, layers_among, producer_behind, sole_reader, source_of
+from bnfold.rules.addends import Mean, addends_of, layers_among, source_of
 from bnfold.rules.siblings import mean_joins
 
 MOST_LOST = 16.0
@@ -37,21 +39,24 @@ class Unscaled:
     def made_up_for(self, total: Node, slot: int, affine: Affine) -> Edit | None:
         """The edit by which a layer does what is missing where ``total`` reads on ``slot`` what stays as it is.
 
-        None where that can be scaled, or no layer of the sum reads the same value. Legal when
-          1. a layer among the other addends can do the work of a factor of that value (``siblings.mean_joins``);
+        None where no layer of the sum reads the same value. One that does is in the way of whatever would scale that.
+        Legal when
+          1. a layer among the other addends can do the work of a factor of that value, or of the mean over a window
+             that it is (``siblings.mean_joins``);
           2. the scale, which ``affine`` has without a shift, does not make the sum much smaller. Raises Miss.
         Whether its dtype can hold that is asked once it is scaled itself, as all addends are
         (``landing.one_edit_each``).
         """
         value = total.inputs[slot]
-        if value is None or affine.is_identity or not _is_unscalable(self.view, value):
+        if value is None or affine.is_identity:
             return None
-        outermost, source = self._outermost(total), source_of(self.view, value)
-        for weight, host in outermost.layers[source]:
+        outermost = self._outermost(total)
+        beside = ((mean, *item) for mean in _means(self.view, value) for item in outermost.layers[mean.source])
+        for mean, weight, host in beside:
             missing = (affine.scale - 1) * (outermost.weights[total.index, slot] / weight)
-            mean = Mean(source, None, Affine(missing, np.zeros_like(missing), affine.axis))
+            missed = Affine(missing, np.zeros_like(missing), affine.axis)
             try:
-                join = mean_joins(self.view, host, mean)
+                join = mean_joins(self.view, host, replace(mean, affine=missed))
             except Miss:
                 continue
             if (np.abs(affine.scale) * MOST_LOST < 1).any():
@@ -88,7 +93,10 @@ class _Sum:
         return cls({(addend.sum.index, addend.slot): addend.weight for addend in addends}, layers)
 
 
-def _is_unscalable(view: GraphView, addend: str) -> bool:
-    """Whether an addend comes from outside, or others read it, or what it is a plain copy of."""
-    node, copies = producer_behind(view, addend)
-    return node is None or sole_reader(view, copies[-1].data if copies else addend) is None
+def _means(view: GraphView, value: str) -> Iterator[Mean]:
+    """``value`` itself, or what it is a plain copy of; and what that is a mean of over a window."""
+    source = source_of(view, value)
+    yield Mean(source, None)
+    node = view.producer(source)
+    if node is not None and isinstance(node.traits, PoolTraits) and node.traits.window is not None:
+        yield Mean(source_of(view, node.data), node.traits.window)

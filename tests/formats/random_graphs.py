@@ -178,6 +178,20 @@ def add(graph: GraphBuilder, name: str, shape: Shape) -> None:
     graph.add(op, [name, *others], [shape])
 
 
+def beside_a_layer(graph: GraphBuilder, name: str, shape: Shape) -> None:
+    """A convolution that keeps the shape, its input added to what it gives, or taken from it; then a batch norm."""
+    channels = shape[0]
+    groups = graph.random.choice([1, channels])
+    tensors = [graph.tensor(channels, channels // groups, 3, 3, scale=0.4)]
+    tensors += [graph.tensor(channels)] * graph.random.randrange(2)
+    (given,) = graph.add("Conv", [name, *tensors], [shape], group=groups, pads=[1] * 4)
+    addends = [given, *[name] * graph.random.choice([1, 1, 2])]
+    graph.random.shuffle(addends)
+    operators = ["Add", "Add", "Sub", "Mean"] if len(addends) == 2 else ["Sum", "Mean"]
+    (total,) = graph.add(graph.random.choice(operators), addends, [shape])
+    batch_norm(graph, total, shape)
+
+
 def shuffle(graph: GraphBuilder, name: str, shape: Shape) -> None:
     """Cut one axis in two, exchange them, and perhaps join them again."""
     axis = graph.random.randrange(len(shape))
@@ -317,6 +331,7 @@ BY_RANK = {
         conv,
         conv,
         conv,
+        beside_a_layer,
         conv_transpose,
         pool,
         global_pool,

@@ -81,6 +81,16 @@ REFUSALS = [
     ),
     pytest.param(lambda: Sum(plus, nn.ConvTranspose2d(4, 4, 1)), "no-linear-layer", id="a transposed convolution"),
     pytest.param(
+        lambda: Sum(lambda m, x: m.bn(m.conv(x) + functional.avg_pool2d(x, 3, 1, 1)), conv(1)),
+        "no-linear-layer",
+        id="a mean over a larger window than the kernel",
+    ),
+    pytest.param(
+        lambda: Sum(lambda m, x: m.bn(m.conv(x) + functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False))),
+        "no-linear-layer",
+        id="a mean that leaves its padding out",
+    ),
+    pytest.param(
         lambda: Sum(lambda m, x: m.bn(m.conv(x) + x), nn.Conv2d(4, 1, 1)),
         "channel-mismatch",
         id="one channel, which the sum broadcasts",
@@ -112,6 +122,18 @@ FOLDS = [
     pytest.param(lambda: Sum(lambda m, x: m.bn(m.conv(x) + x + x)), "conv", id="added twice"),
     pytest.param(lambda: Sum(lambda m, x: m.bn(m.conv(x).add_(x))), "conv", id="in place"),
     pytest.param(lambda: Sum(lambda m, x: m.bn(m.conv(x) + x.clone())), "conv", id="a copy"),
+    pytest.param(lambda: Sum(lambda m, x: m.bn(m.conv(y := x.clone()) + y.clone().clone())), "conv", id="copies"),
+    pytest.param(
+        lambda: Sum(lambda m, x: m.bn(m.conv(x) + functional.avg_pool2d(x, 3, 1, 1))), "conv", id="a mean of the input"
+    ),
+    pytest.param(
+        lambda: Sum(lambda m, x: m.bn(m.conv(x) - (y := functional.avg_pool2d(x.clone(), 3, 1, 1))) + y),
+        "conv",
+        id="less a mean that is read elsewhere",
+    ),
+    pytest.param(
+        lambda: Sum(lambda m, x: m.bn(m.conv(y := functional.avg_pool2d(x, 3, 1, 1)) + y)), "conv", id="a mean, beside"
+    ),
     pytest.param(
         lambda: Sum(lambda m, x: m.bn(m.conv(x) + m.point(x) + x)), "conv,point", id="beside two layers (RepViT)"
     ),
