@@ -56,6 +56,29 @@ class Raw(Net):
         return self.bn(self.conv(x)) if x.shape[2] == x.shape[3] else self.conv(x)
 
 
+class Factor(Net):
+    """What the convolution gives is multiplied by another number for images that are no squares."""
+
+    def path(self, x: torch.Tensor) -> Any:
+        return self.bn(self.conv(x) * (2.0 if x.shape[2] == x.shape[3] else 3.0))
+
+
+class Weight(Net):
+    """In a difference, another multiple is subtracted for images that are no squares."""
+
+    def path(self, x: torch.Tensor) -> Any:
+        alpha = 2.0 if x.shape[2] == x.shape[3] else 3.0
+        return self.bn(torch.sub(self.conv(x), self.other(x), alpha=alpha))
+
+
+class Summand(Net):
+    """Behind a sum, whose other summand is scaled otherwise for images that are no squares."""
+
+    def path(self, x: torch.Tensor) -> Any:
+        x = x.relu()
+        return self.bn(torch.sub(self.conv(x), x, alpha=2.0 if x.shape[2] == x.shape[3] else 3.0))
+
+
 WIDE = SMALL[:, :, :4]
 
 
@@ -66,6 +89,9 @@ WIDE = SMALL[:, :, :4]
         pytest.param(BySign, [SMALL.abs(), -SMALL.abs()], id="another layer, by the data"),
         pytest.param(Raw, [SMALL, (WIDE,)], id="no batch norm, in one of them"),
         pytest.param(Raw, [{"x": SMALL}, SMALL, WIDE], id="of three inputs, by keyword and by position"),
+        pytest.param(Factor, [SMALL, WIDE], id="another factor"),
+        pytest.param(Weight, [SMALL, WIDE], id="another weight in a difference"),
+        pytest.param(Summand, [SMALL, WIDE], id="another weight of what a layer makes up for"),
     ],
 )
 def test_what_is_read_differently_in_another_recorded_run_is_kept(make: type[Net], inputs: list[Any]) -> None:

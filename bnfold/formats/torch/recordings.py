@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from torch import nn
 
-from bnfold.core.graph import LAYERS, Lock, Node, OpKind
+from bnfold.core.graph import LAYERS, SUM_KINDS, Lock, Node, OpKind
 from bnfold.core.reason import Reason
-from bnfold.formats.torch.calls import is_stored
+from bnfold.core.sums import weights_of
+from bnfold.formats.torch.calls import COMPUTED, is_stored
 from bnfold.formats.torch.capture import Capture, capture
 from bnfold.formats.torch.running import Inputs
 
@@ -76,7 +77,7 @@ class _Surroundings:
             node = self.view.producer(value)
             ends = node is None or node.kind in ENDS or not left
             sources = [] if node is None or ends else [self.above(item, left - 1) for item in node.inputs if item]
-            name = self.name(node) if node else self.view.constant(value) is not None
+            name = self.name(node) if node else self.constant(value)
             self.seen["above", value] = self.number(len(self.view.readers(value)), name, *sources)
         return self.seen["above", value]
 
@@ -98,6 +99,13 @@ class _Surroundings:
         """The number of surroundings of these parts."""
         return self.numbers.setdefault(parts, len(self.numbers))
 
-    def name(self, node: Node) -> tuple[str, str]:
-        """An operator, and whose it is."""
-        return node.op, self.owners.get(node.index, node.label)
+    def constant(self, value: str) -> str:
+        """A stored tensor, or a number in the code, by what it is called in every run; any other constant; or none."""
+        if self.view.constant(value) is None:
+            return ""
+        return value if is_stored(value) else COMPUTED
+
+    def name(self, node: Node) -> tuple[object, ...]:
+        """An operator, whose it is, and what a sum multiplies its addends by."""
+        weights = weights_of(node) if node.kind in SUM_KINDS else ()
+        return node.op, self.owners.get(node.index, node.label), weights
