@@ -6,23 +6,25 @@ s·(W∗x + w·x) = (s·W + (s − 1)·w)∗x + w·x: what others read too, such
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
+from bnfold.core.kernel import layer_constants
 from bnfold.core.reason import Miss, Reason
 from bnfold.core.traits import PoolTraits
 from bnfold.core.verdict import Edit
 from bnfold.rules.addends import Mean, addends_of, layers_among, source_of
 from bnfold.rules.siblings import mean_joins
 
-MOST_LOST = 16.0
-"""How many times as much as the original may lose to rounding what is folded, where s makes the sum smaller.
+MOST_LOST: Mapping[str, float] = {"float64": 2.0**12, "float32": 2.0**6, "float16": 2.0**4, "bfloat16": 2.0**2}
+"""How many times as much as the original may lose to rounding what is folded, where s makes the sum smaller, by dtype.
 
-The original scales a sum that is rounded in units of x; what is folded rounds a sum of this size in the same units.
+The original scales a sum that is rounded in units of x; what is folded rounds a sum of this size in the same units. In
+each dtype a channel stays as close to the original as ``verify`` asks outputs to be.
 """
 
 
@@ -59,7 +61,8 @@ class Unscaled:
                 join = mean_joins(self.view, host, replace(mean, affine=missed))
             except Miss:
                 continue
-            if (np.abs(affine.scale) * MOST_LOST < 1).any():
+            weight_dtype = layer_constants(self.view, host)[0].dtype
+            if (np.abs(affine.scale) * MOST_LOST[weight_dtype] < 1).any():
                 detail = f"beside it {total.op} {total.label!r} would lose a small scale to rounding"
                 raise Miss(Reason.FAN_OUT, total, detail)
             return Edit(host, (join,))

@@ -95,7 +95,7 @@ REFUSALS = [
         "channel-mismatch",
         id="one channel, which the sum broadcasts",
     ),
-    pytest.param(lambda: Sum(plus, scale=(0.5, 1.0, 0.06, 1.0)), "fan-out", id="a scale that rounding would eat"),
+    pytest.param(lambda: Sum(plus, scale=(0.5, 1.0, 0.015, 1.0)), "fan-out", id="a scale that rounding would eat"),
     pytest.param(lambda: Sum(plus, scale=(0.5, 1.0, 0.0, 1.0)), "fan-out", id="a channel that is switched off"),
 ]
 
@@ -106,7 +106,7 @@ def test_kept(make: Callable[[], nn.Module], slug: str) -> None:
 
 
 def test_a_small_scale_is_named() -> None:
-    (verdict,) = judged_fold(Sum(plus, scale=(0.5, 1.0, 0.06, 1.0)), IMAGE).plan
+    (verdict,) = judged_fold(Sum(plus, scale=(0.5, 1.0, 0.015, 1.0)), IMAGE).plan
     assert isinstance(verdict, Keep)
     assert "small scale" in verdict.detail
 
@@ -225,6 +225,17 @@ def test_blocks_in_a_row_fold_each_by_itself() -> None:
 def test_in_another_dtype(dtype: torch.dtype) -> None:
     result = judged_fold(Sum(plus).to(dtype), IMAGE.to(dtype))
     assert verdicts(result.plan) == {"bn": "conv"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(0.2, torch.bfloat16), (0.05, torch.float16), (0.01, torch.float32), (2e-4, torch.float64)],
+    ids=str,
+)
+def test_the_smallest_scale_that_rounding_leaves_depends_on_the_dtype(scale: float, dtype: torch.dtype) -> None:
+    small, larger = (Sum(plus, scale=(0.5, 1.0, least, 1.0)).to(dtype) for least in (scale, 2 * scale))
+    assert verdicts(judged_fold(small, IMAGE.to(dtype)).plan) == {"bn": "fan-out"}
+    assert verdicts(judged_fold(larger, IMAGE.to(dtype)).plan) == {"bn": "conv"}
 
 
 def test_what_a_layer_makes_up_for_must_fit_its_dtype() -> None:
