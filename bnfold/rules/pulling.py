@@ -119,14 +119,16 @@ def _addends(view: GraphView, node: Node, value: str, affine: Affine) -> list[Pa
 def _shift_one(
     view: GraphView, node: Node, addends: list[Part], ends: Ends, sums: int
 ) -> tuple[list[Edit], list[Node]]:
-    """The first addend on whose way the shift can be swallowed swallows it."""
-    miss = Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies in too many sums of sums")
+    """The first addend on whose way the shift can be swallowed swallows it; where none can, the nearest miss."""
+    misses: list[Miss] = []
     for addend in addends if sums else ():
         try:
             return pull_up(view, addend.value, _shift_only(addend.affine), ends, sums - 1)
-        except Miss as found:
-            miss = found
-    raise miss
+        except Miss as miss:
+            misses.append(miss)
+    if not misses:
+        raise Miss(Reason.NO_LINEAR_LAYER, node, f"{node.op} {node.label!r} lies in too many sums of sums")
+    raise max(misses, key=lambda miss: miss.reason.code)
 
 
 def _scale_only(affine: Affine) -> Affine:

@@ -247,3 +247,13 @@ def test_what_a_layer_makes_up_for_must_fit_its_dtype() -> None:
         module.bn.weight.fill_(6e4)
         module.bn.bias.fill_(1)
     assert verdicts(fold(module.half(), IMAGE.half()).plan) == {"bn": "dtype-overflow"}
+
+
+def test_of_all_addends_that_cannot_take_a_shift_the_nearest_miss_is_told() -> None:
+    module = Sum(lambda m, x: m.bn(m.conv(x) + x.sigmoid())).half()
+    module.bn.eps = 0.0
+    for tensor, value in ((module.bn.running_mean, -6e4), (module.bn.running_var, 1), (module.bn.weight.data, 1)):
+        assert isinstance(tensor, torch.Tensor)
+        tensor.fill_(value)
+    module.bn.bias.data.fill_(6e4)
+    assert verdicts(fold(module, IMAGE.half()).plan) == {"bn": "dtype-overflow"}
