@@ -97,7 +97,7 @@ def producer_behind(view: GraphView, value: str) -> tuple[Node | None, tuple[Nod
     return node, tuple(copies)
 
 
-def _window_mean(node: Node) -> PoolTraits | None:
+def window_mean(node: Node) -> PoolTraits | None:
     """The traits of a mean over a window that a layer could take; None for any other node."""
     return node.traits if isinstance(node.traits, PoolTraits) and node.traits.window is not None else None
 
@@ -106,7 +106,7 @@ def mean_behind(view: GraphView, value: str) -> tuple[Mean, tuple[Node, ...]]:
     """``value`` as a mean over a window, with the nodes that serve nobody else; or as what it is."""
     node, copies = producer_behind(view, value)
     value = copies[-1].data if copies else value
-    pool = _window_mean(node) if node is not None else None
+    pool = window_mean(node) if node is not None else None
     if node is None or pool is None or sole_reader(view, value) is None:
         return Mean(source_of(view, value), None), copies
     return Mean(source_of(view, node.data), pool.window), (node, *copies)
@@ -120,7 +120,7 @@ def branch_below(view: GraphView, bn: Node, affine: Affine) -> tuple[str, Window
     value, window = bn.outputs[0], None
     crossed: list[Node] = []
     while (node := sole_reader(view, value)) is not None:
-        pool = _window_mean(node)
+        pool = window_mean(node)
         if pool is not None and window is None and (pool.keeps_shift or not affine.shift.any()):
             window = pool.window
         elif not _is_copy(node):

@@ -74,9 +74,10 @@ def pull_up(
         if node.kind in SUM_KINDS:
             addends = _addends(view, node, value, per_channel(carried))
             for addend in addends:
-                edit = unscaled.made_up_for(node, addend.slot, _scale_only(addend.affine))
+                scale = _scale_only(addend.affine)
+                edit = unscaled.made_up_for(node, addend.slot, scale)
                 if edit is None:
-                    pending.append((addend.value, _scale_only(addend.affine)))
+                    pending.append((addend.value, scale))
                 else:
                     made_up.append(edit)
             shifts.append((node, addends))

@@ -15,9 +15,8 @@ from bnfold.core.affine import Affine
 from bnfold.core.graph import GraphView, Node
 from bnfold.core.kernel import layer_constants
 from bnfold.core.reason import Miss, Reason
-from bnfold.core.traits import PoolTraits
 from bnfold.core.verdict import Edit
-from bnfold.rules.addends import Mean, addends_of, layers_among, source_of
+from bnfold.rules.addends import Mean, addends_of, layers_among, source_of, window_mean
 from bnfold.rules.siblings import mean_joins
 
 MOST_LOST: Mapping[str, float] = {"float64": 2.0**12, "float32": 2.0**6, "float16": 2.0**4, "bfloat16": 2.0**2}
@@ -101,5 +100,6 @@ def _means(view: GraphView, value: str) -> Iterator[Mean]:
     source = source_of(view, value)
     yield Mean(source, None)
     node = view.producer(source)
-    if node is not None and isinstance(node.traits, PoolTraits) and node.traits.window is not None:
-        yield Mean(source_of(view, node.data), node.traits.window)
+    pool = window_mean(node) if node is not None else None
+    if node is not None and pool is not None:
+        yield Mean(source_of(view, node.data), pool.window)

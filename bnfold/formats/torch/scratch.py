@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from bnfold.core.collecting import uncollected
 from bnfold.formats.torch.classes import is_training
-from bnfold.formats.torch.copies import storage_of, stored_in, structural_copy
+from bnfold.formats.torch.copies import UNCHANGING, storage_of, stored_in, structural_copy
 
 
 @uncollected()
@@ -48,7 +48,7 @@ def state_of(scratch: nn.Module) -> list[object]:
     """What a run of a copy may have changed, as far as that can be told: unequal where anything has been."""
     parts = list(scratch.modules())
     return [id(part) for part in parts] + [
-        (name, value if type(value) in PLAIN else _identity(value))  # most are, and calls take time
+        (name, value if type(value) in UNCHANGING else _identity(value))  # most are, and calls take time
         for part in parts
         for name, value in _items(part)
         if name not in OF_TORCH
@@ -57,10 +57,6 @@ def state_of(scratch: nn.Module) -> list[object]:
 
 OF_TORCH = frozenset(name for name in vars(nn.Module()) if name not in {"training", "_buffers"})
 """The attributes of every module, but for those of interest."""
-
-
-PLAIN = frozenset({type(None), bool, int, float, str})
-"""What is another after a change if its value is."""
 
 
 def _items(part: nn.Module) -> list[tuple[str, object]]:
