@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+SMALLEST_SUMMED = np.dtype(np.float32).itemsize
+"""NumPy adds up products of smaller numbers one by one, and their squares leave their range."""
+
 _quiet = np.errstate(over="ignore", invalid="ignore")
 """A model may hold NaN and Inf already, and a fold that overflows is refused by ``fits``, not by a warning."""
 
@@ -173,7 +176,7 @@ def _magnitude_bound(
     weight: Constant, bias: Constant | None, traits: LayerTraits, steps: tuple[LayerStep, ...]
 ) -> float:
     """An upper bound of every |w| and |b| after ``steps``; NaN where a stored value is."""
-    weights = _magnitude(weight.load())
+    weights = _magnitude_at_most(weight.load())
     biases = abs(traits.bias_gain) * _magnitude(bias.load()) if bias else 0.0
     fan_in = math.prod(weight.shape) // max(1, output_channels(traits, weight.shape))
     for step in steps:
@@ -195,6 +198,22 @@ def _largest(kernel: Kernel) -> tuple[float, float]:
     """The largest |w| that a kernel multiplies by, and its largest |b|."""
     bias = 0.0 if kernel.bias is None else _magnitude(kernel.bias)
     return abs(kernel.traits.gain) * _magnitude(kernel.weight), bias
+
+
+@_quiet
+def _magnitude_at_most(values: NDArray[Any]) -> float:
+    """An upper bound of max|v|, or NaN as there; where possible it is 2·√Σv², which takes less time.
+
+    However it is rounded, no sum is smaller than one of the squares; only those below the smallest normal number are
+    lost.
+    """
+    limits = np.finfo(values.dtype)
+    if values.dtype.itemsize >= SMALLEST_SUMMED and values.size:
+        flat = values.ravel(order="K")
+        squares = float(np.dot(flat, flat))
+        if squares <= float(limits.max):
+            return 2 * math.sqrt(squares) + math.sqrt(float(limits.tiny))
+    return _magnitude(values)
 
 
 def _magnitude(values: NDArray[Any]) -> float:

@@ -257,6 +257,13 @@ def test_a_value_beyond_the_dtype_is_noticed_wherever_it_lies_in_a_large_weight(
     assert not conv_that_takes(weight, np.zeros(5, np.float32), "float32", Affine(np.full(5, 2.0), np.zeros(5)))
 
 
+@pytest.mark.parametrize(("value", "scale"), [(1e-30, 1e68), (1e30, 1e8)], ids=["vanish", "leave the range"])
+def test_a_value_beyond_the_dtype_is_noticed_also_where_squares(value: float, scale: float) -> None:
+    weight, bias = np.full((2, 1, 1, 1), value, np.float32), np.zeros(2, np.float32)
+    assert conv_that_takes(weight, bias, "float32", Affine(np.full(2, scale), np.zeros(2)))
+    assert not conv_that_takes(weight, bias, "float32", Affine(np.array([1.0, 10 * scale]), np.zeros(2)))
+
+
 def test_a_bias_beyond_the_dtype_is_noticed() -> None:
     weight, bias = np.ones((2, 1, 1, 1), np.float16), np.zeros(2, np.float16)
     assert not conv_that_takes(weight, bias, "float16", Affine(np.ones(2), np.array([0.0, 7e4])))
