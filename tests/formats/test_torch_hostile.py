@@ -533,12 +533,20 @@ def asks_what_it_takes(net: Any, x: torch.Tensor) -> torch.Tensor:
     return plain(net, x) if is_plain else net.conv(x)
 
 
+def asks_whether_it_is_as_it_was_made(net: Any, x: torch.Tensor) -> torch.Tensor:
+    is_followed = any(
+        "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks for part in net.modules()
+    )
+    return net.conv(x) if is_followed else plain(net, x)
+
+
 @pytest.mark.parametrize(
     "wire",
     [
         pytest.param(with_another_epsilon, id="a shallow copy has another ε"),
         pytest.param(replaced_for_a_while, id="another forward, and back"),
         pytest.param(asks_what_it_takes, id="what forward takes"),
+        pytest.param(asks_whether_it_is_as_it_was_made, id="whether anybody has changed a module"),
     ],
 )
 def test_code_that_works_on_its_modules_runs_as_ever(wire: Wire) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,8 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
     opaque call makes of the old value and of those that were seen there since.
     """
 
-    def __init__(self, stored: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, stored: Mapping[str, torch.Tensor], where: Callable[[], str] = str) -> None:
+        """``stored`` are tensors of the module, by name; ``where`` tells the path of the module that is running."""
         super().__init__()
         self.calls: list[Call] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -54,8 +55,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         """Copies of what was computed from stored tensors alone, as far as it is one number a channel."""
         self.runs: defaultdict[str, list[ModuleRun]] = defaultdict(list)
         """The runs of the modules that the caller's hooks watch, by path."""
-        self.module = ""
-        """The path of the module that is running; kept by the caller's hooks."""
+        self._where = where
         self._tracked: dict[int, _Tracked] = {}
         self._versions: dict[int, int] = {}
         self._values_in: defaultdict[int, list[str]] = defaultdict(list)
@@ -88,7 +88,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         result = func(*args, **kwargs)
         self.sizes.note_operator(types, result)
         outputs, changed = self._outputs(written, result)
-        self.calls.append(Call(signature.op, self.module, arguments, tuple(inputs), outputs, changed, function=func))
+        self.calls.append(Call(signature.op, self._where(), arguments, tuple(inputs), outputs, changed, function=func))
         if inputs and self._derived.issuperset(inputs):
             self._derived.update(outputs)
             self._keep(outputs, result)
@@ -106,7 +106,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
         fresh = self._track(tensor)
         if sources:
             op = "view of a changed tensor" if is_known else "another tensor over the same memory"
-            self.calls.append(Call(op, self.module, {}, tuple(sources), (fresh,), is_observation=True))
+            self.calls.append(Call(op, self._where(), {}, tuple(sources), (fresh,), is_observation=True))
         else:
             self.meet(tensor)
         return fresh
@@ -124,7 +124,7 @@ class Recorder(WritesUndone):  # type: ignore[no-untyped-call]  # as for its bas
 
     def add_reader(self, what: str, tensors: Iterable[torch.Tensor]) -> None:
         """Note that something outside ATen reads ``tensors`` as they are now."""
-        self.calls.append(Call(what, self.module, {}, tuple(map(self.id_of, tensors)), (), is_observation=True))
+        self.calls.append(Call(what, self._where(), {}, tuple(map(self.id_of, tensors)), (), is_observation=True))
 
     def note_handed_out(self, tensor: torch.Tensor) -> None:
         """Whoever has the memory of a tensor reads it, and may write to it."""

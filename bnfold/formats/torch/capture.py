@@ -17,7 +17,7 @@ from bnfold.core.collecting import uncollected
 from bnfold.core.graph import GraphView, Sums
 from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.classes import is_hooked
-from bnfold.formats.torch.following import followed
+from bnfold.formats.torch.following import Running, follow
 from bnfold.formats.torch.recording import Recording, StoredTensors
 from bnfold.formats.torch.remains import Remains
 from bnfold.formats.torch.running import Inputs, output_tensors, run
@@ -54,9 +54,9 @@ def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> C
     scratch = scratch_copy(module)
     stored = stored_tensors(scratch)
     hooked = {path for path, part in scratch.named_modules(remove_duplicate=False) if is_hooked(part)}
-    recorder = Recorder({names[0]: tensor for names, tensor in stored})
-    with followed(scratch, recorder):
-        result = run(scratch, inputs, recorder)  # kept, so that what hides in it is seen to be alive
+    recorder = Recorder({names[0]: tensor for names, tensor in stored}, Running(scratch).path)
+    follow(scratch, recorder)
+    result = run(scratch, inputs, recorder)  # kept, so that what hides in it is seen to be alive
     outputs = output_tensors(result)
     ends = frozenset(map(recorder.id_of, outputs))
     recorder.add_reader("a reference kept after the run", recorder.alive(besides=ends))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial, wraps
-from types import MethodType
-from typing import Any
+import sys
+from types import FrameType
 
 import torch
 from torch import nn
 
+from bnfold.core.collecting import uncollected
 from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.classes import (
     OWN_FORWARD,
@@ -19,93 +17,87 @@ from bnfold.formats.torch.classes import (
     has_post_hooks,
     has_pre_hooks,
     is_frozen,
-    is_hooked,
     is_wrapped,
 )
 from bnfold.formats.torch.running import output_tensors
 
+CALLED = nn.Module._call_impl.__code__  # noqa: SLF001 - what calls forward, whoever asks for it
+"""The code that runs between a module's call and its ``forward``, hooks included."""
 
-@contextmanager
-def followed(scratch: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Keep ``recorder.module`` at the path of the innermost running module.
 
-    A hook of the user's on a block may see what goes in and what comes out, which makes it a reader of these values.
-    (Layers and batch norms with hooks are locked as a whole.) Torch's own modules without parts, most of all, get
-    another ``forward`` meanwhile: hooks would take four times as long.
+class Running:
+    """Tells from Python's stack which module of a copy runs: nothing is put into the modules for that.
+
+    The innermost one counts that somebody called; of torch's own modules without parts also one whose ``forward``
+    somebody called. What runs in TorchScript counts as its caller's.
     """
-    stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
-    """The path of each running module, and what it was given, as far as that is wanted."""
+
+    def __init__(self, scratch: nn.Module) -> None:
+        parts = [(path, part) for path, part in scratch.named_modules() if not isinstance(part, torch.jit.ScriptModule)]
+        self._paths: dict[int, str] = {id(part): path for path, part in parts}
+        own = {forward_of(part) for _, part in parts if _is_leaf(part)}
+        codes = [CALLED, *(getattr(forward, "__code__", None) for forward in own)]
+        self._codes = {id(code): code for code in codes}
+        """By ``id``: what is the same code for Python has to be looked through, line by line."""
+
+    def path(self) -> str:
+        """The path of the innermost module that is running; empty where none is, or the whole."""
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the way to whoever asks
+        while frame is not None:
+            if id(frame.f_code) in self._codes:
+                path: str | None = self._paths.get(id(frame.f_locals.get("self")))
+                if path is not None:
+                    return path
+            frame = frame.f_back
+        return ""
+
+
+@uncollected()
+def follow(scratch: nn.Module, recorder: Recorder) -> None:
+    """Let ``recorder`` know what modules of interest are given and return, and what hooks of the user's may see."""
     watched = _watched(scratch)
-
-    def enter(path: str, observed: bool, _module: nn.Module, *given: object) -> None:  # noqa: FBT001 - bound by partial
-        recorder.module = path
-        if observed:
-            recorder.add_reader("hook", output_tensors(given))
-        stack.append((path, tuple(map(recorder.id_of, output_tensors(given))) if path in watched else ()))
-
-    def leave(observed: bool, _module: nn.Module, *seen: object) -> None:  # noqa: FBT001 - as above
-        if observed:
-            recorder.add_reader("hook", output_tensors(seen))
-        path, given = stack.pop()
+    for path, part in scratch.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            continue  # it takes no hooks
+        if forward_of(part) not in OWN_FORWARD:
+            _observe(part, recorder)
         if path in watched:
-            recorder.add_run(path, given, output_tensors(seen[-1]))
-        recorder.module = stack[-1][0]
+            _watch(path, part, recorder)
 
-    parts = dict(scratch.named_modules())
-    leaves = {path: part for path, part in parts.items() if path not in watched and _is_leaf(part)}
-    for path, part in parts.items():
-        if path in leaves or isinstance(part, torch.jit.ScriptModule):
-            continue  # the latter takes no hooks; what runs in it counts as its caller's
-        is_block = forward_of(part) not in OWN_FORWARD
-        observes_inputs, observes_all = is_block and has_pre_hooks(part), is_block and has_post_hooks(part)
-        part.register_forward_pre_hook(partial(enter, path, observes_inputs), prepend=True, with_kwargs=True)
-        part.register_forward_hook(partial(leave, observes_all), with_kwargs=True, always_call=True)
-    with _announced(leaves, recorder):
-        yield
+
+def _observe(part: nn.Module, recorder: Recorder) -> None:
+    """A hook of the user's on a block reads what goes in and, behind it, what comes out.
+
+    (Layers and batch norms with hooks are locked as a whole.)
+    """
+
+    def note(_module: nn.Module, *seen: object) -> None:
+        recorder.add_reader("hook", output_tensors(seen))
+
+    if has_pre_hooks(part):
+        part.register_forward_pre_hook(note, prepend=True, with_kwargs=True)
+    if has_post_hooks(part):
+        part.register_forward_hook(note, with_kwargs=True, always_call=True)
+
+
+def _watch(path: str, part: nn.Module, recorder: Recorder) -> None:
+    """Note the runs of a module, and what went in and came out."""
+    given: list[tuple[str, ...]] = []
+
+    def enter(_module: nn.Module, *seen: object) -> None:
+        given.append(tuple(map(recorder.id_of, output_tensors(seen))))
+
+    def leave(_module: nn.Module, *seen: object) -> None:
+        recorder.add_run(path, given.pop(), output_tensors(seen[-1]))
+
+    part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
+    part.register_forward_hook(leave, with_kwargs=True, always_call=True)
 
 
 def _is_leaf(part: nn.Module) -> bool:
-    """Whether a module is one of torch's own, without parts, that nobody looks at and nobody has changed."""
+    """Whether a module is one of torch's own, without parts, and nobody has changed it."""
     own = type(part).__module__.startswith(nn.modules.__name__)
-    return own and not (part._modules or is_wrapped(part) or is_hooked(part))  # noqa: SLF001 - quicker than children()
-
-
-LENT = ("forward", "__getstate__")
-"""The attributes that a module without parts has while it is followed."""
-
-
-@contextmanager
-def _announced(leaves: Mapping[str, nn.Module], recorder: Recorder) -> Iterator[None]:
-    """Let modules, by path, tell the recorder where they run; copies that are made of them run by themselves."""
-    for path, part in leaves.items():
-        vars(part)["forward"] = MethodType(_announcing(path, type(part).forward, recorder), part)
-        vars(part)["__getstate__"] = MethodType(_own_state, part)
-    try:
-        yield
-    finally:
-        for part in leaves.values():
-            for name in LENT:
-                vars(part).pop(name, None)  # its own code may have taken it away
-
-
-def _announcing(path: str, forward: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
-    """``forward``, which tells the recorder where it runs, and looks the same to whoever asks what it takes."""
-
-    @wraps(forward)
-    def announced(part: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module takes them
-        outside, recorder.module = recorder.module, path
-        try:
-            return forward(part, *args, **kwargs)
-        finally:
-            recorder.module = outside
-
-    return announced
-
-
-def _own_state(part: nn.Module) -> dict[str, object]:
-    """What a copy takes over, however it is made."""
-    state = type(part).__getstate__(part)  # type: ignore[no-untyped-call]  # torch has no types here
-    return {name: value for name, value in state.items() if name not in LENT}
+    return own and not (part._modules or is_wrapped(part))  # noqa: SLF001 - quicker than children()
 
 
 def _watched(scratch: nn.Module) -> set[str]:

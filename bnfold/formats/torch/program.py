@@ -43,15 +43,16 @@ class ProgramView:
 
 
 class _Watched(Interpreter):
-    """Runs a graph node by node and tells a recorder which one is running."""
+    """Runs a graph node by node, with a record that knows which one is running."""
 
-    def __init__(self, module: torch.fx.GraphModule, recorder: Recorder) -> None:
+    def __init__(self, module: torch.fx.GraphModule, stored: Mapping[str, torch.Tensor]) -> None:
         super().__init__(module)
-        self.recorder = recorder
+        self.running = ""
+        self.recorder = Recorder(stored, lambda: self.running)
 
     def run_node(self, n: torch.fx.Node) -> Any:  # noqa: ANN401 - whatever the node computes
         """Run ``n``; an operator that is no ATen call (a branch, a loop) reads all that it is given."""
-        self.recorder.module = n.name
+        self.running = n.name
         if n.op == "call_function" and not isinstance(n.target, torch._ops.OpOverload):  # noqa: SLF001 - torch's one name for it
             args, kwargs = self.fetch_args_kwargs_from_env(n)
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -63,8 +64,9 @@ class _Watched(Interpreter):
 def view_program(program: ExportedProgram, inputs: Inputs) -> ProgramView:
     """Run ``program`` on ``inputs`` and view what ran. UsageError where it fails on them."""
     stored = stored_tensors(program)
-    recorder = Recorder(stored)
-    outputs = _run(program, inputs, _Watched(program.graph_module, recorder), recorder)
+    interpreter = _Watched(program.graph_module, stored)
+    recorder = interpreter.recorder
+    outputs = _run(program, inputs, interpreter, recorder)
     output_ids = frozenset(map(recorder.id_of, outputs))
     return _Translation(program, recorder, stored, output_ids).view(tuple(tensor.clone() for tensor in outputs))
 
