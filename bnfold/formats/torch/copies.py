@@ -38,9 +38,7 @@ def structural_copy(
     parameters, buffers = stored_in(parts)
     kinds = {kind for kind in set(map(type, parts)) if _is_plain(kind)}
     plain = [part for part in parts if type(part) in kinds]
-    attributes = [value for part in parts for value in vars(part).values()]
-    memo: dict[int, object] = {id(value): value for value in attributes if isinstance(value, torch.Tensor)}
-    memo |= {id(value): type(value)() for value in attributes if type(value) in EMPTY and not value}
+    memo = _quick_copies(parts)
     if not share_buffers:
         memo |= {id(tensor): tensor.detach().clone() for tensor in _with_own_memory(buffers, parameters)}
     memo |= {id(tensor): tensor for tensor in (*parameters, *(buffers if share_buffers else ()))} | dict(instead)
@@ -61,6 +59,20 @@ def structural_copy(
             remedy="take out of the module what cannot be copied (locks, open files, generators)",
         ) from error
     return copied
+
+
+def _quick_copies(parts: Iterable[nn.Module]) -> dict[int, object]:
+    """By ``id`` of the attributes of ``parts`` that are empty, an empty twin, and of those that are tensors, these."""
+    copies: dict[int, object] = {}
+    for part in parts:
+        for value in vars(part).values():
+            kind = type(value)
+            if kind in EMPTY:
+                if not value:
+                    copies[id(value)] = kind()
+            elif kind not in UNCHANGING and isinstance(value, torch.Tensor):
+                copies[id(value)] = value
+    return copies
 
 
 def _keep_modes(module: nn.Module, copied: nn.Module) -> None:
@@ -115,10 +127,17 @@ COPYING = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__", "__getnewar
 """The ways in which a class tells ``copy`` how to go about it."""
 
 
+def is_unchanging(value: object) -> bool:
+    """Whether nobody can change a value, so that it is its own copy."""
+    if type(value) in UNCHANGING:
+        return True
+    return isinstance(value, tuple) and type(value) is tuple and UNCHANGING.issuperset(map(type, value))
+
+
 def _copied_items(items: Mapping[Any, object], memo: dict[int, object]) -> dict[Any, object]:
     """A copy of the attributes of a module, or of one of its collections."""
-    return {
-        name: value if type(value) in UNCHANGING else _copied(value, memo)  # most are, and calls take time
+    return {  # most are known, and calls take time
+        name: value if type(value) in UNCHANGING else memo[id(value)] if id(value) in memo else _copied(value, memo)
         for name, value in items.items()
     }
 
@@ -131,7 +150,7 @@ def _copied(value: object, memo: dict[int, object]) -> object:
     """
     if id(value) in memo:
         return memo[id(value)]
-    if isinstance(value, tuple) and type(value) is tuple and UNCHANGING.issuperset(map(type, value)):
+    if is_unchanging(value):
         return value
     if isinstance(value, torch.Tensor) and type(value) is torch.Tensor and not value.is_leaf:
         memo[id(value)] = value.detach().clone()

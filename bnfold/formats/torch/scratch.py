@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from bnfold.core.collecting import uncollected
 from bnfold.formats.torch.classes import is_training
-from bnfold.formats.torch.copies import UNCHANGING, storage_of, stored_in, structural_copy
+from bnfold.formats.torch.copies import is_unchanging, storage_of, stored_in, structural_copy
 
 
 @uncollected()
@@ -46,22 +46,21 @@ def _alias(parameter: nn.Parameter) -> nn.Parameter:
 @uncollected()
 def state_of(scratch: nn.Module) -> list[object]:
     """What a run of a copy may have changed, as far as that can be told: unequal where anything has been."""
-    parts = list(scratch.modules())
-    return [id(part) for part in parts] + [
-        (name, value if type(value) in UNCHANGING else _identity(value))  # most are, and calls take time
-        for part in parts
-        for name, value in _items(part)
-        if name not in OF_TORCH
-    ]
+    state: list[object] = []
+    for part in scratch.modules():
+        state.append(id(part))
+        state += [
+            (name, value if is_unchanging(value) else _identity(value))
+            for name, value in vars(part).items()
+            if name not in OF_TORCH
+        ]
+        state += [(name, id(child)) for name, child in part._modules.items()]  # noqa: SLF001 - as it stands
+        state += [(name, _identity(buffer)) for name, buffer in part._buffers.items()]  # noqa: SLF001 - as it stands
+    return state
 
 
-OF_TORCH = frozenset(name for name in vars(nn.Module()) if name not in {"training", "_buffers"})
-"""The attributes of every module, but for those of interest."""
-
-
-def _items(part: nn.Module) -> list[tuple[str, object]]:
-    """The attributes of a module, its buffers and the parts that it holds."""
-    return [*vars(part).items(), *part._buffers.items(), *part._modules.items()]  # noqa: SLF001 - as it stands
+OF_TORCH = frozenset(vars(nn.Module()).keys() - {"training"})
+"""The attributes of every module, but for the one that code may change in a run."""
 
 
 def _identity(value: object, depth: int = 0) -> object:
