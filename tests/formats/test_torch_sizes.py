@@ -190,6 +190,10 @@ def unless_zero(value: Callable[[torch.Tensor], float]) -> Wire:
             id="what the folded one alone does",
         ),
         pytest.param(
+            lambda net, x: net.conv(x) if not isinstance(net.bn, nn.BatchNorm2d) and len(x) > 1 else plain(net, x),
+            id="what the folded one alone asks",
+        ),
+        pytest.param(
             lambda net, x: plain(net, x) * (net.bn.num_features if len(x) > 1 else 3), id="what an Identity has not"
         ),
         pytest.param(unless_zero(lambda y: y.mean((0, 1, 2, 3)).item()), id="values, where they are zeros"),
@@ -251,6 +255,40 @@ def test_code_that_knows_no_size_is_not_run_again(wire: Wire, monkeypatch: pytes
     with torch.inference_mode():
         for actual, expected in zip(output_tensors(result.model(other)), output_tensors(net(other)), strict=True):
             assert_close(actual, expected)
+
+
+def assign(weight: torch.Tensor) -> None:
+    weight[0] = 3
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda weight: weight.mul_(2), id="a method"),
+        pytest.param(lambda weight: weight.data.mul_(2), id="the data"),
+        pytest.param(assign, id="an item"),
+        pytest.param(functional.relu_, id="a function"),
+        pytest.param(lambda weight: functional.relu(weight, inplace=True), id="inplace"),
+        pytest.param(nn.ReLU(inplace=True), id="a module"),
+        pytest.param(lambda weight: torch.mul(weight.data, 2, out=weight.data), id="out"),
+        pytest.param(nn.init.zeros_, id="an initialisation"),
+        pytest.param(lambda weight: weight.detach().numpy().fill(2), id="NumPy"),
+    ],
+)
+def test_what_the_folded_one_alone_writes_to_stays_as_it_was(write: Callable[[torch.Tensor], object]) -> None:
+    """It shares what does not change with the module that was given, and the record of that shows no write."""
+
+    def wire(net: Net, x: torch.Tensor) -> Any:
+        if isinstance(net.bn, nn.Identity):
+            write(net.other.weight)
+        return plain(net, x)
+
+    net = Net(wire)
+    before = net.other.weight.detach().clone()
+    result = fold(net, LARGE)
+    assert verdicts(result.plan) == {"bn": "conv"}
+    assert torch.equal(net.other.weight, before)
+    assert result.model.other.weight is net.other.weight
 
 
 @pytest.mark.parametrize(

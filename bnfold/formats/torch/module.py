@@ -201,7 +201,9 @@ class TorchModel:
         folded = after_first_run(self.module, self.inputs)
         knows_sizes = self._captured.knows_sizes
         for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
-            knows_sizes |= check_same_outputs(original, folded, inputs, outputs, removed_calls=self.removed_calls)
+            knows_sizes = check_same_outputs(
+                original, folded, inputs, outputs, removed_calls=self.removed_calls, knows_sizes=knows_sizes
+            )
         if self._architecture is None and not knows_sizes and all(map(holds_at_any_size, plan.changes)):
             return ()
         return check_other_inputs(original, folded, self.inputs)

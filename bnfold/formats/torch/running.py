@@ -40,8 +40,9 @@ def run(module: nn.Module, inputs: Inputs, mode: WritesUndone | None = None) -> 
     own: Inputs = tree_map(_copied, inputs)
     mode = mode or WritesUndone()
     mode.protect(module.parameters())
+    mode.sizes.outermost = run.__code__
     try:
-        with torch.inference_mode(), _random_states_kept(), _as_written(), mode, mode.sizes:
+        with torch.inference_mode(), _random_states_kept(), _as_written(), mode.watching():
             return module(**own) if isinstance(own, dict) else module(*own)
     except Exception as error:
         raise UsageError(

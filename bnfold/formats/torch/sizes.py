@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import CodeType, FrameType
 from typing import Any, Self
 
@@ -35,13 +36,16 @@ class Sizes(TorchFunctionMode):
         """Whether a function of torch runs."""
         self.when_handed_out: Callable[[torch.Tensor], None] | None = None
         """What is told of tensors whose memory leaves torch."""
-        self._outermost: CodeType | None = None
+        self.otherwise: AbstractContextManager[object] | None = None
+        """What is active while a function runs that may write to what it is given; None where it is so all the time."""
+        self.outermost: CodeType | None = None
+        """Beyond this code, which runs the module, nobody's errors are the model's."""
+        self._passing_on: dict[int, CodeType] = {}
+        """By ``id``, as its hash takes long: code that was on the way and handles no errors."""
         self._profile: Callable[..., object] | None = None
         """What others have asked Python to call in new threads."""
-        """Beyond this code, which runs the module, nobody's errors are the model's."""
 
     def __enter__(self) -> Self:
-        self._outermost = sys._getframe(1).f_code  # noqa: SLF001 - the way to whoever runs the module
         super().__enter__()  # type: ignore[no-untyped-call]  # torch has no types here
         self._profile = threading.getprofile()
         threading.setprofile(self._note_thread)
@@ -73,7 +77,10 @@ class Sizes(TorchFunctionMode):
             self.when_handed_out(args[0])
         outside, self._is_within = self._is_within, True
         try:
-            return func(*args, **(kwargs or {}))
+            if self.otherwise is None or (func in PURE and not _writes(kwargs)):
+                return func(*args, **(kwargs or {}))
+            with self.otherwise:
+                return func(*args, **(kwargs or {}))
         finally:
             self._is_within = outside
 
@@ -87,12 +94,22 @@ class Sizes(TorchFunctionMode):
 
     def _catches_errors(self, frame: FrameType | None) -> bool:
         """Whether code on the way to ``frame`` handles errors, by ``try`` or ``with``; torch's own passes them on."""
-        while frame is not None and frame.f_code is not self._outermost:
-            module = str(frame.f_globals.get("__name__", ""))  # code that was made by exec may have none
-            if frame.f_code.co_exceptiontable and module.partition(".")[0] not in PASSING_ON:
-                return True
+        while frame is not None:
+            code = frame.f_code
+            if id(code) not in self._passing_on:
+                if code is self.outermost:
+                    return False
+                module = str(frame.f_globals.get("__name__", ""))  # code that was made by exec may have none
+                if code.co_exceptiontable and module.partition(".")[0] not in PASSING_ON:
+                    return True
+                self._passing_on[id(code)] = code
             frame = frame.f_back
         return False
+
+
+def _writes(kwargs: Mapping[str, object] | None) -> bool:
+    """Whether keywords tell a function to write to one of its arguments."""
+    return bool(kwargs and (kwargs.get("inplace") or kwargs.get("out") is not None))
 
 
 def _functions(names: str) -> Iterator[Hashable]:
@@ -111,18 +128,27 @@ PASSING_ON = frozenset({"torch", __name__.partition(".")[0]})
 HANDING_OUT = frozenset(_functions("untyped_storage data_ptr numpy __array__ __dlpack__"))
 """What gives memory away without an operator: to whoever reads it, as pickle and torch.save do, or writes there."""
 
-SILENT = frozenset(
-    _functions(
-        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear batch_norm "
-        "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
-        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d "
-        "relu relu_ relu6 hardtanh hardtanh_ leaky_relu leaky_relu_ elu elu_ selu celu gelu silu silu_ mish "
-        "hardswish hardswish_ hardsigmoid sigmoid sigmoid_ logsigmoid softplus softsign tanh tanh_ prelu "
-        "softmax log_softmax dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout "
-        "add add_ sub sub_ mul mul_ div div_ neg abs exp sqrt pow square clamp clamp_ clamp_min clamp_max "
-        "__add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __mul__ __rmul__ __imul__ __truediv__ __neg__ "
-        "cat concat stack flatten mean sum amax transpose permute movedim swapaxes unsqueeze pixel_shuffle "
-        "pad contiguous clone detach dim"
-    )
-) | {getattr(torch.Tensor, name).__get__ for name in ("ndim", "dtype", "device", "layout", "requires_grad", "is_cuda")}
-"""What gives tensors, or says of one what holds at any size."""
+PURE_NAMES = (
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear "
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d "
+    "relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish "
+    "hardswish hardsigmoid sigmoid logsigmoid softplus softsign tanh prelu "
+    "softmax log_softmax dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout "
+    "add sub mul div neg abs exp sqrt pow square clamp clamp_min clamp_max "
+    "__add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __neg__ "
+    "cat concat stack flatten mean sum amax transpose permute movedim swapaxes unsqueeze pixel_shuffle "
+    "pad contiguous clone detach dim"
+)
+WRITING_NAMES = (
+    "batch_norm relu_ hardtanh_ leaky_relu_ elu_ silu_ hardswish_ sigmoid_ tanh_ add_ sub_ mul_ div_ clamp_ "
+    "__iadd__ __isub__ __imul__"
+)
+PROPERTIES = frozenset(
+    getattr(torch.Tensor, name).__get__ for name in ("ndim", "dtype", "device", "layout", "requires_grad", "is_cuda")
+)
+
+PURE = frozenset(_functions(PURE_NAMES)) | PROPERTIES
+"""What gives tensors, or says of one what holds at any size, and writes only where its keywords ask for that."""
+SILENT = PURE | frozenset(_functions(WRITING_NAMES))
+"""What tells nobody a size: code that calls nothing else knows none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -43,13 +44,18 @@ class _Kept:
 class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
     """Parameters that a run writes to, which a copy shares with the module that was given, get their values back."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sees_all: bool = True) -> None:
+        """Without ``sees_all``, operators are seen only where a function may write: the module is known to call others.
+
+        What TorchScript, or an extension of torch, does by itself is not seen then.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self._protected: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
         self._before: dict[int, list[_Kept]] = {}
         self.sizes = Sizes()
         """What the code of the run knows, where it is active too."""
         self.sizes.when_handed_out = self.note_handed_out
+        self._sees_all = sees_all
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -85,7 +91,13 @@ class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             if place is not None and place in self._protected and place not in self._before:
                 self._before[place] = [_Kept.of(tensor) for tensor in self._protected[place]]
 
-    def __exit__(self, *details: object) -> None:
-        super().__exit__(*details)  # type: ignore[no-untyped-call]
-        for kept in chain(*self._before.values()):
-            kept.put_back()
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See what runs, and take back at the end what it has written."""
+        self.sizes.otherwise = None if self._sees_all else self
+        try:
+            with self if self._sees_all else nullcontext(), self.sizes:
+                yield
+        finally:
+            for kept in chain(*self._before.values()):
+                kept.put_back()
