@@ -21,6 +21,8 @@ class Row:
     @property
     def node(self) -> Node:
         """The row as one node: its first batch norm, between the ends of the row."""
+        if len(self.nodes) == 1:  # as nearly always
+            return self.nodes[0]
         likeness = self._likeness
         return replace(likeness, inputs=(self.nodes[0].data, *likeness.inputs[1:]), outputs=self.nodes[-1].outputs)
 
@@ -40,6 +42,8 @@ class Row:
 
     def each(self, fold: Fold) -> list[Fold]:
         """The fold of the row as one of each node: its first batch norm has the steps, the others name who has them."""
+        if len(self.nodes) == 1:
+            return [fold]
         named = tuple(Edit(node, ()) for node in fold.into)
         return [
             replace(fold, bn=node, affine=affine, edits=fold.edits if node is self._likeness else named)

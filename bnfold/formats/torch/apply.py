@@ -33,22 +33,25 @@ def folded_copy(module: nn.Module, captured: Capture, plan: Plan, *, share: bool
     replaced = {name: values for remain in remains for name, values in remain.neutral.items()}
     replaced |= {name: torch.zeros_like(stored[name]) for name in silenced}
     gained: dict[str, nn.Parameter] = {}
+    """By path, the bias of a layer that had none."""
     for edit in plan.edits:
         for name, array in _rewritten(captured, edit).items():
             if name in captured.stored:
                 replaced[name] = as_tensor(array, stored[name])
             else:
-                gained[name] = _new_bias(array, module.get_submodule(name.rpartition(".")[0]))
+                path = name.rpartition(".")[0]
+                gained[path] = _new_bias(array, stored[f"{path}.weight".removeprefix(".")])
     instead = {id(stored[name]): like(new, stored[name]) for name, new in replaced.items()}
     result = structural_copy(module, share_buffers=True, instead=instead)
     if not share:
         result = copy.deepcopy(result, uninitialised_twins((*result.parameters(), *result.buffers())))
-    for name, bias in gained.items():
-        result.get_submodule(name.rpartition(".")[0]).bias = bias
+    parts = dict(result.named_modules(remove_duplicate=False))
+    for path, bias in gained.items():
+        parts[path].bias = bias
     gone = tuple(remain.module for remain in remains if remain.calls)
     for path in gone:
-        remove(result.get_submodule(path))
-    return result, Structure(gone, tuple(name.rpartition(".")[0] for name in gained))
+        remove(parts[path])
+    return result, Structure(gone, tuple(gained))
 
 
 def _rewritten(captured: Capture, edit: Edit) -> dict[str, NDArray[Any]]:
@@ -64,9 +67,6 @@ def _rewritten(captured: Capture, edit: Edit) -> dict[str, NDArray[Any]]:
     return {weight.tensor: new_weight, bias.tensor if bias else f"{captured.owners[node.index]}.bias": new_bias}
 
 
-def _new_bias(array: NDArray[Any], layer: nn.Module) -> nn.Parameter:
+def _new_bias(array: NDArray[Any], weight: torch.Tensor) -> nn.Parameter:
     """The bias of a layer that had none, as trainable as its weight."""
-    weight = layer.weight
-    if not isinstance(weight, torch.Tensor):
-        raise TypeError(f"{type(layer).__name__} has no weight")
     return nn.Parameter(as_tensor(array, weight).to(weight.device), requires_grad=weight.requires_grad)
