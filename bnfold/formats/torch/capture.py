@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from bnfold.core.collecting import uncollected
 from bnfold.core.graph import GraphView, Sums
+from bnfold.core.verdict import Plan
 from bnfold.formats.torch.aten import Recorder
 from bnfold.formats.torch.classes import is_hooked
 from bnfold.formats.torch.following import Running, follow
@@ -44,6 +45,10 @@ class Capture:
     operators: int
     notes: tuple[str, ...]
     knows_sizes: bool
+
+    def removed_calls(self, plan: Plan) -> int:
+        """So many of the calls no longer run once ``plan`` is applied."""
+        return sum(self.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
 
 
 def capture(module: nn.Module, inputs: Inputs, unset: Collection[str] = ()) -> Capture:

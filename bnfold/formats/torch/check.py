@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from bnfold.core.graph import LAYERS
-from bnfold.core.verdict import Change, Fold
+from bnfold.core.verdict import Change, Fold, Plan
 from bnfold.errors import InputError, InternalError, UsageError
 from bnfold.formats.torch.agreement import TOLERANCES, agree, agree_within, outputs_of, recorded
+from bnfold.formats.torch.capture import Capture
 from bnfold.formats.torch.operators import BATCH_NORMS
 from bnfold.formats.torch.outsiders import works_out_of_sight
 from bnfold.formats.torch.probes import another_batch, other_images
@@ -23,7 +24,31 @@ from bnfold.formats.torch.trusted import first_line
 from bnfold.formats.torch.writes import WritesUndone
 
 
-def check_same_outputs(
+def check_fold(
+    original: nn.Module,
+    folded: nn.Module,
+    recordings: Sequence[Inputs],
+    captured: Capture,
+    plan: Plan,
+    *,
+    always_at_other_sizes: bool,
+) -> tuple[str, ...]:
+    """Run a folded module beside the original, of which ``captured`` are the ``recordings``; what showed, as notes.
+
+    InternalError, or InputError, where they differ. They run at other sizes too where code may know how large its
+    tensors are, or a fold depends on that, or ``always_at_other_sizes``.
+    """
+    removed_calls, knows_sizes = captured.removed_calls(plan), captured.knows_sizes
+    for inputs, outputs in zip(recordings, captured.outputs, strict=True):
+        knows_sizes = _check_same_outputs(
+            original, folded, inputs, outputs, removed_calls=removed_calls, knows_sizes=knows_sizes
+        )
+    if not (always_at_other_sizes or knows_sizes) and all(map(_holds_at_any_size, plan.changes)):
+        return ()
+    return _check_other_inputs(original, folded, recordings[0])
+
+
+def _check_same_outputs(
     original: nn.Module,
     folded: nn.Module,
     inputs: Inputs,
@@ -133,7 +158,7 @@ def require_close(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tenso
         )
 
 
-def holds_at_any_size(change: Change) -> bool:
+def _holds_at_any_size(change: Change) -> bool:
     """Whether a fold that is right at one size is so at all: a batch norm goes into the layers that it touches."""
     return (
         isinstance(change, Fold)
@@ -143,7 +168,7 @@ def holds_at_any_size(change: Change) -> bool:
     )
 
 
-def check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+def _check_other_inputs(original: nn.Module, folded: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     """Run both with another number of samples; InputError where they differ. Returns notes.
 
     One run shows one path; ``if len(x) > 1`` around a batch norm is a common hack. Large images are tried at another

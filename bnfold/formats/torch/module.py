@@ -18,7 +18,7 @@ from bnfold.files.recognise import Kind, recognise
 from bnfold.formats.torch.apply import folded_copy
 from bnfold.formats.torch.architecture import Architecture
 from bnfold.formats.torch.capture import Capture
-from bnfold.formats.torch.check import check_other_inputs, check_same_outputs, holds_at_any_size
+from bnfold.formats.torch.check import check_fold
 from bnfold.formats.torch.classes import is_training
 from bnfold.formats.torch.dtypes import follow, lend_dtypes
 from bnfold.formats.torch.entries import unfolded_in, without_optimiser
@@ -189,24 +189,15 @@ class TorchModel:
         original, runnable = self.module, self.runnable
         captured = self._captured if self._architecture is None else self._architecture.after(plan)
         self.module, self.structure = folded_copy(original, captured, plan, share=self.share)
-        self.removed_calls = sum(self._captured.remains[fold.bn.index].calls for fold in plan.folds if not fold.leaving)
+        self.removed_calls = self._captured.removed_calls(plan)
         if plan.folds:
-            self.found_out = self._checked(runnable, plan)
+            folded, is_rewired = after_first_run(self.module, self.inputs), self._architecture is not None
+            self.found_out = check_fold(
+                runnable, folded, self.recordings, self._captured, plan, always_at_other_sizes=is_rewired
+            )
         self.counts = (len(plan.folds), len(plan))
         self.is_changed = bool(plan.changes)
         self._keep_in_checkpoint(original)
-
-    def _checked(self, original: nn.Module, plan: Plan) -> tuple[str, ...]:
-        """Run the folded module beside the original; what showed. InternalError, or InputError, where they differ."""
-        folded = after_first_run(self.module, self.inputs)
-        knows_sizes = self._captured.knows_sizes
-        for inputs, outputs in zip(self.recordings, self._captured.outputs, strict=True):
-            knows_sizes = check_same_outputs(
-                original, folded, inputs, outputs, removed_calls=self.removed_calls, knows_sizes=knows_sizes
-            )
-        if self._architecture is None and not knows_sizes and all(map(holds_at_any_size, plan.changes)):
-            return ()
-        return check_other_inputs(original, folded, self.inputs)
 
     def calibrate(self, module: nn.Module, structure: Structure) -> None:
         """Put a copy whose batch norms have new statistics in the module's place."""
