@@ -87,7 +87,7 @@ def test_only_the_trusted_file_loads_without_weights_only() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 homes.add((path.name, options["weights_only"]))
-    assert homes == {("trusted.py", "False"), ("files.py", "True")}
+    assert homes == {("trusted.py", "False"), ("pickles.py", "True")}
 
 
 # Unreadable: exit 3, in words.

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,11 +18,12 @@ from bnfold.files.archive import require_intact
 from bnfold.files.recognise import Kind, require_model
 from bnfold.formats.torch.devices import Devices, written_as
 from bnfold.formats.torch.entries import entries_of, states_in
+from bnfold.formats.torch.pickles import unpickled
 from bnfold.formats.torch.safetensors import read_safetensors, write_safetensors
 from bnfold.formats.torch.shards import Shards, read_shards
 from bnfold.formats.torch.states import StoredState
 from bnfold.formats.torch.structure import Structure
-from bnfold.formats.torch.trusted import a_or_an, first_line
+from bnfold.formats.torch.trusted import a_or_an
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -128,42 +126,9 @@ def _in_safetensors(path: Path) -> Checkpoint:
 
 def _in_pt(path: Path, key: str | None) -> Checkpoint:
     devices = Devices()
-    content = _unpickled(path, devices)
+    content = unpickled(path, devices)
     states = {name: _state_of(named, path) for name, named in states_in(content, key, path).items()}
     return Checkpoint("pt", states, entries_of(content), devices=devices)
-
-
-def _unpickled(path: Path, devices: Devices) -> object:
-    """What torch.load gives, with ``weights_only``: tensors and plain data."""
-    try:
-        # A stream: torch.load judges a file by its name, too.
-        with path.open("rb") as stream, warnings.catch_warnings():
-            # torch warns of other protocols, and of its own old classes: it copes with them, or raises.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(stream, map_location=devices, weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported operand" in str(error):
-            raise _corrupt(error, path) from error
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise UnsafeError(
-            f"the file holds more than tensors{f': {found[1]}' if found else ''}; loading it would run its code",
-            where=str(path),
-            remedy="save the state_dict alone, or give --trust-code (and no --model) for a pickled module",
-        ) from error
-    except Exception as error:  # a broken file leads torch's reader to whatever error its bytes happen to name
-        raise _corrupt(error, path) from error
-
-
-def _corrupt(error: Exception, path: Path) -> InputError:
-    if isinstance(error, pickle.UnpicklingError):
-        reason = "it is no pickle of protocol 2, the one that torch.save writes unless told otherwise"
-    else:
-        reason = first_line(error)
-    return InputError(
-        f"the checkpoint cannot be read: {reason}",
-        where=str(path),
-        remedy="copy or download it again, or save it again with torch's defaults",
-    )
 
 
 def _state_of(named: Mapping[str, torch.Tensor], path: Path) -> StoredState:
