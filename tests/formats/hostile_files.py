@@ -115,13 +115,26 @@ def _tar(path: Path) -> None:
         archive.addfile(tarfile.TarInfo("pickle"), io.BytesIO())
 
 
-def _out_of_bounds() -> bytes:
-    """A tensor that claims more elements than its storage has."""
+def _renamed(old: bytes, new: bytes) -> bytes:
+    """The pickle of a tensor of four elements, with something else in it."""
     archive = io.BytesIO()
     torch.save({"state_dict": {"conv.weight": torch.zeros(4)}}, archive)
     with zipfile.ZipFile(archive) as opened:
         name = next(item for item in opened.namelist() if item.endswith("data.pkl"))
-        return opened.read(name).replace(b"K\x04\x85", b"M\xff\x7f\x85")
+        return opened.read(name).replace(old, new)
+
+
+def _twice(name: str) -> Callable[[Path], object]:
+    """A good archive in which a record comes a second time, and shorter."""
+
+    def write(path: Path) -> None:
+        files.STATE_FILES["plain.pt"](path)
+        with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile sees that there is one
+            found = next(item for item in archive.namelist() if item.endswith(name))
+            archive.writestr(found, bytes(4))
+
+    return write
 
 
 def _nested(depth: int) -> bytes:
@@ -174,7 +187,10 @@ HOSTILE: dict[str, tuple[int, Callable[[Path], object]]] = {
     "a flipped bit in a header": (3, _flipped("plain.safetensors", lambda content: content.index(b'"F32"') + 1)),
     "a record that is missing": (3, _rezipped(lambda name, old: None if name == "data/0" else old)),
     "a record that is too short": (3, _rezipped(lambda name, old: old[:8] if name == "data/0" else old)),
-    "a tensor larger than its storage": (3, _pickle(_out_of_bounds())),
+    "a record that is too long": (3, _rezipped(lambda name, old: old + old if name == "data/0" else old)),
+    "a record in two lengths": (3, _twice("data/0")),
+    "a record called by a number": (3, _pickle(_renamed(b"X\x01\x00\x00\x000", b"K\x00"))),
+    "a tensor larger than its storage": (3, _pickle(_renamed(b"K\x04\x85", b"M\xff\x7f\x85"))),
     "a tensor without arguments": (3, _pickle(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01tR.")),
     "a pickle of nonsense": (3, _pickle(b"garbage")),
     "a list in a list in a list": (3, _pickle(_nested(50_000))),

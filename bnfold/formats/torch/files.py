@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError, UnsafeError, UsageError
-from bnfold.files.archive import require_intact
 from bnfold.files.recognise import Kind, require_model
 from bnfold.formats.torch.devices import Devices, written_as
 from bnfold.formats.torch.entries import entries_of, states_in
@@ -112,9 +111,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
         tensors, shards = read_shards(path)
         state = StoredState(tensors, _structure(shards.properties.get(STRUCTURE_KEY), path))
         return Checkpoint("shards", {"": state}, shards=shards)
-    if kind is Kind.TORCH_ZIP:
-        require_intact(path)
-    return _in_pt(path, key)
+    return _in_pt(path, kind, key)
 
 
 def _in_safetensors(path: Path) -> Checkpoint:
@@ -124,9 +121,9 @@ def _in_safetensors(path: Path) -> Checkpoint:
     return Checkpoint("safetensors", {"": state}, metadata=metadata)
 
 
-def _in_pt(path: Path, key: str | None) -> Checkpoint:
+def _in_pt(path: Path, kind: Kind, key: str | None) -> Checkpoint:
     devices = Devices()
-    content = unpickled(path, devices)
+    content = unpickled(path, kind, devices)
     states = {name: _state_of(named, path) for name, named in states_in(content, key, path).items()}
     return Checkpoint("pt", states, entries_of(content), devices=devices)
 

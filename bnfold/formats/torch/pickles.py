@@ -10,15 +10,21 @@ from pathlib import Path
 import torch
 
 from bnfold.errors import InputError, UnsafeError
+from bnfold.files.archive import require_intact
+from bnfold.files.recognise import Kind
 from bnfold.formats.torch.devices import Devices
+from bnfold.formats.torch.records import require_whole_records
 from bnfold.formats.torch.trusted import first_line
 
 
-def unpickled(path: Path, devices: Devices) -> object:
+def unpickled(path: Path, kind: Kind, devices: Devices) -> object:
     """What torch.load gives, with ``weights_only``: tensors and plain data; ``devices`` learns where they lay.
 
     UnsafeError where the file holds code, InputError where it cannot be read.
     """
+    if kind is Kind.TORCH_ZIP:
+        require_intact(path)
+        _require_whole_records(path)
     try:
         # A stream: torch.load judges a file by its name, too.
         with path.open("rb") as stream, warnings.catch_warnings():
@@ -35,6 +41,15 @@ def unpickled(path: Path, devices: Devices) -> object:
             remedy="save the state_dict alone, or give --trust-code (and no --model) for a pickled module",
         ) from error
     except Exception as error:  # a broken file leads torch's reader to whatever error its bytes happen to name
+        raise _corrupt(error, path) from error
+
+
+def _require_whole_records(path: Path) -> None:
+    try:
+        require_whole_records(path)
+    except InputError:
+        raise
+    except Exception as error:  # unpickling nonsense raises anything
         raise _corrupt(error, path) from error
 
 
