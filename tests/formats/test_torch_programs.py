@@ -13,6 +13,7 @@ from checkpoint_files import IMAGE
 from cli_fixtures import CommandLine
 from torch import nn
 from torch.export import Dim, export
+from torch.export.graph_signature import InputSpec, TensorArgument
 from torch_modules import assert_close, run, shaken, verdicts
 
 import bnfold
@@ -152,6 +153,22 @@ def test_verdicts(tmp_path: Path, wire: Callable[[Any, torch.Tensor], Any], verd
         torch.utils._pytree.tree_leaves(actual), torch.utils._pytree.tree_leaves(expected), strict=True
     ):
         assert_close(after, before)
+
+
+def test_a_tensor_that_the_program_takes_twice_stays_for_its_other_reader(tmp_path: Path) -> None:
+    """torch 2.6 gives a parameter that is read in two places a second placeholder, which nothing needs to read."""
+    net = Wired(WIRES["its own weight is read"][0])
+    program = export(net, (IMAGE,))
+    first = next(node for node in program.graph.nodes if node.op == "placeholder")
+    norm = next(spec for spec in program.graph_signature.input_specs if spec.target == "bn.weight")
+    with program.graph.inserting_before(first):
+        program.graph.placeholder("again").meta["val"] = first.meta["val"]
+    program.graph_signature.input_specs.insert(0, InputSpec(norm.kind, TensorArgument("again"), norm.target))
+    program.graph_module.recompile()
+    torch.export.save(program, tmp_path / "net.pt2")
+    result = bnfold.fold(tmp_path / "net.pt2", trust_code=True)
+    assert list(verdicts(result.plan).values()) == ["conv"]
+    assert_close(run_program(result.model, IMAGE), run(net, IMAGE))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch warns of what it does itself

@@ -130,12 +130,13 @@ class ProgramEditing:
         return name
 
     def _drop(self, spec: InputSpec) -> None:
-        """A tensor that nothing reads any more."""
+        """A placeholder that nothing reads any more, and its tensor where that is the only one for it."""
         self.graph.erase_node(self.nodes.pop(spec.arg.name))
         self.program.graph_signature.input_specs.remove(spec)
-        self.program.state_dict.pop(str(spec.target), None)
-        self.program.constants.pop(str(spec.target), None)
         del self.specs[spec.arg.name]
+        if all(other.target != spec.target for other in self.specs.values()):
+            self.program.state_dict.pop(str(spec.target), None)
+            self.program.constants.pop(str(spec.target), None)
 
 
 def _unused(name: str, taken: Collection[str]) -> str:
